@@ -1,0 +1,100 @@
+"""Publish a version as a gauge on the Prometheus Pushgateway."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from urllib.error import HTTPError
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
+from prometheus_client.exposition import basic_auth_handler, default_handler
+
+from lag_detector.errors import LagDetectorError
+
+WRITER_VERSION = "visits_writer_version"
+READER_VERSION = "visits_reader_version"
+
+# Short waits first, for a gateway that is just starting; with the tries themselves about 30 s in all.
+WAITS = (0.5, 1, 2, 4, 8)
+TRY_TIMEOUT = 5.0
+TIME_LIMIT = 30.0
+
+
+def publish(gauge: str, version: int, help_text: str) -> None:
+    """Push a version to the Pushgateway, in a group of the gauge's own name; it replaces what was there.
+
+    Args:
+        gauge: the gauge's name, and the group's (`job`).
+        version: the version of the Delta table.
+        help_text: what the number says, for those who meet it on the Pushgateway.
+
+    Raises:
+        LagDetectorError: the gateway did not take it; nothing was changed there.
+    """
+    registry = CollectorRegistry()
+    Gauge(gauge, help_text, registry=registry).set(version)
+    url, handler = _gateway()
+    _try(
+        lambda timeout: push_to_gateway(_plain(url), gauge, registry, timeout=timeout, handler=handler),
+        f"{gauge} {version} was not delivered; what is in the table stays, and the next run pushes the right version",
+    )
+    print(f"{gauge} {version} pushed to {_plain(url)}")
+
+
+def forget(gauge: str) -> None:
+    """Remove a gauge from the Pushgateway, which keeps it for good otherwise.
+
+    Args:
+        gauge: the gauge's name, and the group's (`job`).
+
+    Raises:
+        LagDetectorError: the gateway did not do it.
+    """
+    url, handler = _gateway()
+    _try(
+        lambda timeout: delete_from_gateway(_plain(url), gauge, timeout=timeout, handler=handler),
+        f"{gauge} of the earlier round was not removed, and nothing else was changed",
+    )
+
+
+def _gateway() -> tuple[SplitResult, Callable[..., Callable[[], None]]]:
+    """Read `PUSHGATEWAY_URL`: the gateway's address and the way to log in there."""
+    url = urlsplit(os.environ.get("PUSHGATEWAY_URL") or "http://localhost:9091")
+    try:
+        fits = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise LagDetectorError("PUSHGATEWAY_URL is not of the form http://host:port or https://user:password@host:port")
+    if url.username is None:
+        return url, default_handler
+    login = partial(basic_auth_handler, username=unquote(url.username), password=unquote(url.password or ""))
+    return url, login
+
+
+def _plain(url: SplitResult) -> str:
+    """Write the address without its user and password."""
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _try(send: Callable[[float], None], consequence: str) -> None:
+    """Send until it succeeds, the gateway refuses for good (4xx), or the time is over."""
+    end = time.monotonic() + TIME_LIMIT
+    for wait in (*WAITS, None):
+        try:
+            return send(min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)))
+        except OSError as error:
+            refused = isinstance(error, HTTPError) and error.code < 500
+            if refused or wait is None or time.monotonic() + wait > end:
+                reason = f"it answered {error}" if isinstance(error, HTTPError) else _reason(error)
+                raise LagDetectorError(
+                    f"no push to the Pushgateway at {_plain(_gateway()[0])} ({reason}): {consequence}; "
+                    "is it running (docker compose up -d --wait), and is PUSHGATEWAY_URL its address?"
+                ) from error
+            time.sleep(wait)
+
+
+def _reason(error: OSError) -> str:
+    cause = getattr(error, "reason", error)
+    return str(getattr(cause, "strerror", None) or cause).lower()

@@ -1,0 +1,174 @@
+"""A Spark session that speaks Delta and keeps quiet."""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from delta import configure_spark_with_delta_pip
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.find_spark_home import _find_spark_home
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from lag_detector.errors import DEBUG, LagDetectorError, run
+from lag_detector.java import check_java
+
+# Resolving Delta's jars costs seconds at every start, so we keep them beside the scripts. The folder is
+# named after the pins: new pins fetch new jars.
+JARS = Path(__file__).parents[1] / ".cache" / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
+
+# Everything but Delta itself comes with Spark: 13 MB to fetch instead of 95.
+NOT_DELTA = "org.*:*,com.*:*,commons-*:*,io.airlift:*,javax.*:*"
+
+ALWAYS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    # Hive's embedded Derby would let one script run at a time.
+    "spark.sql.catalogImplementation": "in-memory",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+# For a table of some kilobytes on one machine; a cluster keeps its own settings.
+LOCAL_ONLY = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "2",
+}
+
+
+@contextmanager
+def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
+    """Open a Spark session with Delta Lake, and stop it at the end of the `with` block.
+
+    Args:
+        name: how the application is called in Spark.
+        warehouse: the folder or Hadoop URI where tables without a location of their own go.
+
+    Yields:
+        the session: in-memory catalog, time zone UTC, on `local[*]` unless something else names a master.
+
+    Raises:
+        LagDetectorError: no usable Java, Delta's jars cannot be had, or Spark does not start.
+    """
+    print("Starting Spark …", file=sys.stderr)
+    conf = _settings(name, warehouse)
+    with _spark_log() as log:
+        spark = SparkSession(_spark_context(conf, log))
+        try:
+            _keep_jars(spark)
+            yield spark
+        finally:
+            spark.stop()
+
+
+def _settings(name: str, warehouse: str) -> SparkConf:
+    settings = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
+    if not _submitted():
+        master = _named_master()
+        if master is None or master.startswith("local"):
+            settings |= LOCAL_ONLY
+        if "SPARK_MASTER" in os.environ:
+            settings["spark.master"] = os.environ["SPARK_MASTER"]
+        settings |= _delta_jars(on_this_machine=master is None or master.startswith("local"))
+    return SparkConf(loadDefaults=False).setAll(list(settings.items()))
+
+
+def _submitted() -> bool:
+    """Tell whether `spark-submit` started us: then Spark runs already, with the jars it was given."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _named_master() -> str | None:
+    """Find the master that the environment or Spark's configuration names, if any does."""
+    for variable in ("SPARK_MASTER", "MASTER"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    conf_dir = os.environ.get("SPARK_CONF_DIR") or Path(_find_spark_home(), "conf")
+    defaults = Path(conf_dir, "spark-defaults.conf")
+    text = os.environ.get("PYSPARK_SUBMIT_ARGS", "") + "\n"
+    text += defaults.read_text() if defaults.is_file() else ""
+    named = re.search(r"(?m)(?:--master[ =]+|spark\.master[ \t=]+)(\S+)", text)
+    return named[1] if named else None
+
+
+def _delta_jars(on_this_machine: bool) -> dict[str, str]:
+    """Give the settings that put Delta's jars in front of Spark: the kept ones, else their coordinates."""
+    kept = sorted(str(jar) for jar in JARS.glob("*.jar"))
+    if not kept:
+        print("Fetching Delta's jars, once (13 MB) …", file=sys.stderr)
+        builder = configure_spark_with_delta_pip(SparkSession.Builder())
+        return {"spark.jars.packages": builder._options["spark.jars.packages"], "spark.jars.excludes": NOT_DELTA}
+    if on_this_machine:
+        return {"spark.driver.extraClassPath": os.pathsep.join(kept)}
+    return {"spark.jars": ",".join(kept)}
+
+
+def _keep_jars(spark: SparkSession) -> None:
+    """Keep the jars that Spark has just fetched; where we may not write, the next start fetches again."""
+    fetched = spark.sparkContext.getConf().get("spark.jars.packages")
+    if _submitted() or not fetched or JARS.exists():
+        return
+    jars = [Path(jar.removeprefix("file:").replace("///", "/")) for jar in spark.conf.get("spark.jars").split(",")]
+    try:
+        JARS.parent.mkdir(exist_ok=True)
+        half_made = Path(tempfile.mkdtemp(dir=JARS.parent))
+        for jar in jars:
+            shutil.copy(jar, half_made)
+        half_made.rename(JARS)  # at once: two scripts may be doing this
+    except OSError:
+        pass
+
+
+def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
+    if not _submitted():
+        check_java()
+    try:
+        return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))
+    except PySparkRuntimeError as error:
+        raise LagDetectorError(_why_not_started(log)) from error
+
+
+@contextmanager
+def _spark_log() -> Iterator[IO[bytes] | None]:
+    """Send the log of Spark's own process to a file that vanishes; with the debug setting, to standard error."""
+    if os.environ.get(DEBUG):
+        yield None
+        return
+    with tempfile.TemporaryFile() as log:
+        yield log
+
+
+def _why_not_started(log: IO[bytes] | None) -> str:
+    text = ""
+    if log:
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    if "unresolved dependency" in text or "download failed" in text:
+        return (
+            "Delta's jars could not be fetched from Maven Central; "
+            "run it again with a network connection, they are then kept for good"
+        )
+    causes = [line for line in text.splitlines() if re.search(r"Exception|Error", line) and "\tat " not in line]
+    cause = causes[0].strip().rstrip(".") if causes else "its process ended at once"
+    return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)"
+
+
+def main() -> None:
+    """Start and stop a session once: fetches and keeps what the scripts need."""
+    with tempfile.TemporaryDirectory() as warehouse, delta_session("setup", warehouse) as spark:
+        print(f"Spark {spark.version} with Delta {version('delta-spark')} starts.")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,50 @@
+"""Stream every version of default.visits that was not read yet, print its rows, then stop: the consumer.
+
+Publishes the last version that it has read completely as visits_reader_version. Run again with nothing
+new, it prints no rows and publishes the same version again.
+"""
+
+import json
+import sys
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from lag_detector.errors import run
+from lag_detector.gauges import READER_VERSION, publish
+from lag_detector.session import delta_session
+from lag_detector.versions import last_read_version
+from lag_detector.visits import TABLE, checkpoint_location, open_table, warehouse
+
+ALL_ROWS = 1_000_000
+
+
+def print_visits(visits: DataFrame, batch_id: int) -> None:
+    """Print the rows of one batch; this is where a consumer does its work."""
+    visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
+
+
+def consume_visits(spark: SparkSession) -> dict[str, Any]:
+    """Stream what is there now and return the last progress of the stream."""
+    query = (
+        spark.readStream.table(TABLE)
+        .writeStream.foreachBatch(print_visits)
+        .option("checkpointLocation", checkpoint_location())
+        .trigger(availableNow=True)
+        .start()
+    )
+    query.awaitTermination()
+    return json.loads(query.lastProgress.json)
+
+
+def main() -> None:
+    """Read, then say how far we are."""
+    with delta_session("visits_consumer", warehouse()) as spark:
+        open_table(spark)
+        print(f"Streaming what is new in {TABLE} …", file=sys.stderr)
+        version = last_read_version(consume_visits(spark))
+        publish(READER_VERSION, version, "Last version of the visits table read completely")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

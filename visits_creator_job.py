@@ -1,0 +1,44 @@
+"""Append three commits of three rows each to default.visits: the writer.
+
+Publishes the table's last version as visits_writer_version: 3 after the first run, then 6, 9, ...
+"""
+
+import sys
+
+from pyspark.sql import SparkSession
+
+from lag_detector.errors import run
+from lag_detector.gauges import WRITER_VERSION, publish
+from lag_detector.session import delta_session
+from lag_detector.versions import last_table_version
+from lag_detector.visits import COLUMNS, TABLE, open_table, rows, warehouse
+
+COMMITS = 3
+
+
+def append_visits(spark: SparkSession) -> None:
+    """Append the rows; each write makes one commit, and each commit the next version of the table."""
+    for commit in range(COMMITS):
+        visits = spark.createDataFrame(rows(commit), COLUMNS).coalesce(1)
+        visits.write.format("delta").mode("append").saveAsTable(TABLE)
+
+
+def publish_writer_version(spark: SparkSession) -> None:
+    """Publish the table's last version, again if another writer has moved it in the meantime."""
+    published = None
+    while (version := last_table_version(spark, TABLE)) != published:
+        publish(WRITER_VERSION, version, "Last version written to the visits table")
+        published = version
+
+
+def main() -> None:
+    """Write, then say how far the table is."""
+    with delta_session("visits_creator_job", warehouse()) as spark:
+        open_table(spark)
+        print(f"Appending {COMMITS} commits to {TABLE} …", file=sys.stderr)
+        append_visits(spark)
+        publish_writer_version(spark)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,21 @@
+"""Print the whole table default.visits, ordered by visit_id."""
+
+import sys
+
+from lag_detector.errors import run
+from lag_detector.session import delta_session
+from lag_detector.visits import TABLE, open_table, warehouse
+
+ALL_ROWS = 1_000_000
+
+
+def main() -> None:
+    """Read the table as it is now."""
+    with delta_session("visits_reader", warehouse()) as spark:
+        open_table(spark)
+        print(f"Reading {TABLE} …", file=sys.stderr)
+        spark.table(TABLE).orderBy("visit_id").show(ALL_ROWS, truncate=False)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
