@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from lag_detector.errors import run
+from lag_detector.errors import LagDetectorError, run
 from lag_detector.gauges import READER_VERSION, publish
 from lag_detector.session import delta_session
 from lag_detector.versions import last_read_version
@@ -43,6 +43,8 @@ def main() -> None:
         open_table(spark)
         print(f"Streaming what is new in {TABLE} …", file=sys.stderr)
         version = last_read_version(consume_visits(spark))
+        if version is None:
+            raise LagDetectorError("no version is read completely yet; run python visits_consumer.py again to go on")
         publish(READER_VERSION, version, "Last version of the visits table read completely")
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def rows(commit: int) -> list[tuple[str, datetime, str, str]]:
     """
 
     def at(hour: int) -> datetime:
-        return datetime(2024, 7, 1, hour, 0, 0, 840_000, tzinfo=UTC)
+        return datetime(2024, 7, 1, hour, 0, 0, 840_000, tzinfo=timezone.utc)
 
     return [
         (f"visit 1-{commit}", at(12), "user 1", "index.html"),

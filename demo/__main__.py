@@ -1,0 +1,133 @@
+"""Tell the tutorial's story in the terminal: the four scripts, the gauges, the lag and the alert.
+
+Usage: make demo, or make demo TIMING=real for the tutorial's own times (about 6 minutes).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, local_stack, wait_for
+from lag_detector.errors import LagDetectorError, run
+from lag_detector.gauges import READER_VERSION, WRITER_VERSION
+
+STATES = {"inactive": "Normal", "pending": "Pending", "firing": "Firing"}
+SCRIPT_LIMIT = 180.0
+ALERT_LIMIT = 300.0
+
+T = TypeVar("T")
+
+
+class Story:
+    """One round of the tutorial, and what Prometheus said after each of its steps."""
+
+    def __init__(self, stack: Stack, warehouse: Path) -> None:
+        self.stack = stack
+        self.environment = {**os.environ, "PUSHGATEWAY_URL": stack.pushgateway, "VISITS_WAREHOUSE": str(warehouse)}
+        self.begin = time.monotonic()
+        self.seen: list[str] = []
+
+    def script(self, name: str, notice: Callable[[str], str]) -> None:
+        """Run one of the four scripts and tell what to notice in what it printed."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
+            try:
+                code = live(f"python {name}", process.poll, SCRIPT_LIMIT)
+            finally:
+                process.kill()
+                process.wait()
+            out.seek(0)
+            err.seek(0)
+            if code:
+                last = err.read().strip().splitlines()[-1:]
+                raise LagDetectorError(f"{name} failed: {''.join(last)}")
+            print(f"{'':29}{notice(out.read())}", flush=True)
+
+    def gauges(self, what: str, writer: float, reader: float | None) -> None:
+        """Wait until Prometheus shows these versions."""
+
+        def shown() -> bool | None:
+            readers = [] if reader is None else [reader]
+            stack = self.stack
+            return (stack.query(WRITER_VERSION) == [writer] and stack.query(READER_VERSION) == readers) or None
+
+        live("Prometheus scrapes", shown, 60)
+        self.note(what)
+
+    def alert(self, state: str) -> None:
+        """Wait until the alert is in this state."""
+        live(f"alert {STATES[state]}", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT)
+        self.note(f"alert {STATES[state]}")
+
+    def note(self, what: str) -> None:
+        """Keep what Prometheus says now, for the end."""
+        cells = [f"{time.monotonic() - self.begin:5.0f} s", f"{what:<24}"]
+        for query in (WRITER_VERSION, READER_VERSION, LAG):
+            cells.append(f"{''.join(f'{value:.0f}' for value in self.stack.query(query)) or '-':>6}")
+        self.seen.append("  ".join([*cells, STATES[self.stack.alert_state()]]))
+
+
+def live(what: str, probe: Callable[[], T | None], limit: float) -> T:
+    """Wait for something, with the seconds counting on the terminal; leaves one line with the time it took."""
+    begin = time.monotonic()
+
+    def look() -> T | None:
+        if sys.stdout.isatty():
+            print(f"\r  {what:<27}{time.monotonic() - begin:5.1f} s", end="", flush=True)
+        return probe()
+
+    found = wait_for(what, look, limit)
+    print(f"{'\r' if sys.stdout.isatty() else ''}  {what:<27}{time.monotonic() - begin:5.1f} s", flush=True)
+    return found
+
+
+def tell(story: Story) -> None:
+    """Go through the steps of the README; a step that shows something else ends the story."""
+
+    def last_line(printed: str) -> str:
+        return printed.strip().splitlines()[-1]
+
+    story.script("create_table.py", lambda printed: "default.visits, empty, at version 0")
+    story.script("visits_creator_job.py", last_line)
+    story.script("visits_reader.py", lambda printed: f"{printed.count('| user') + printed.count('|user')} rows")
+    story.gauges("writer has run", writer=3, reader=None)
+    story.script("visits_consumer.py", last_line)
+    story.gauges("consumer has caught up", writer=3, reader=3)
+    story.alert("inactive")
+    story.script("visits_creator_job.py", last_line)
+    story.gauges("writer has run again", writer=6, reader=3)
+    story.alert("pending")
+    story.alert("firing")
+    story.script("visits_consumer.py", last_line)
+    story.gauges("consumer has caught up", writer=6, reader=6)
+    story.alert("inactive")
+
+
+def main() -> None:
+    """Start the stack, tell the story, print what was seen, stop the stack."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # whatever ends us, stop what we started
+    real = os.environ.get("TIMING") == "real"
+    begin = time.monotonic()
+    stack_of = compose_stack if docker_works() else local_stack
+    with tempfile.TemporaryDirectory() as folder:
+        with stack_of(Path(folder), REAL if real else COMPRESSED) as stack:
+            kind = "compose stack" if stack_of is compose_stack else "local programs"
+            print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway} ({kind})")
+            if not real:
+                times = ", ".join(f"{real} becomes {short.split()[1]}" for real, short in COMPRESSED.items())
+                print(f"Times are compressed: {times}. The tutorial's own: make demo TIMING=real")
+            story = Story(stack, Path(folder, "warehouse"))
+            tell(story)
+            print("\nWhat Prometheus said:\n   time  after                     writer  reader     lag  alert")
+            print("\n".join(story.seen))
+    print(f"\nDone in {time.monotonic() - begin:.0f} s; the stack is stopped, nothing is left running.")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,169 @@
+"""Start a Pushgateway and a Prometheus on free ports of this machine, and stop them again."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from demo.programs import program
+from lag_detector.errors import LagDetectorError
+
+ROOT = Path(__file__).parents[1]
+LAG = (
+    "last_over_time(visits_writer_version{}[1m:]) "
+    "- ignoring(job) group_right() last_over_time((visits_reader_version{}[1m:]))"
+)
+ALERT = "Visits consumer lag"
+
+# What is replaced in the files under prometheus/ so that a round takes seconds.
+REAL: dict[str, str] = {}
+COMPRESSED = {"interval: 15s": "interval: 1s", "interval: 1m": "interval: 4s", "for: 2m": "for: 8s"}
+
+T = TypeVar("T")
+
+
+class Stack(NamedTuple):
+    """The addresses of a running stack."""
+
+    prometheus: str
+    pushgateway: str
+
+    def query(self, promql: str) -> list[float]:
+        """Ask Prometheus for the values of a query, one for each series; none is an empty list."""
+        result = self._get(f"/api/v1/query?{urlencode({'query': promql})}")["result"]
+        return [float(series["value"][1]) for series in result]
+
+    def alert_state(self) -> str:
+        """Ask Prometheus for the state of the alert: inactive, pending or firing."""
+        groups = self._get("/api/v1/rules?type=alert")["groups"]
+        states = [rule["state"] for group in groups for rule in group["rules"] if rule["name"] == ALERT]
+        return str(states[0])
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with urlopen(self.prometheus + path, timeout=10) as answer:
+            data: dict[str, Any] = json.load(answer)["data"]
+            return data
+
+
+def wait_for(what: str, probe: Callable[[], T | None], limit: float, pause: float = 0.2) -> T:
+    """Call `probe` until it returns something, at most `limit` seconds; then say what was waited for."""
+    end = time.monotonic() + limit
+    while (found := probe()) is None:
+        if time.monotonic() > end:
+            raise LagDetectorError(f"waited {limit:.0f} s for {what} in vain; run it again")
+        time.sleep(pause)
+    return found
+
+
+def free_port() -> int:
+    """Find a port on loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> Path:
+    """Copy the Prometheus configuration and its rules, with other times and another Pushgateway.
+
+    Args:
+        folder: where the copy goes.
+        pushgateway: host and port to scrape.
+        timing: REAL or COMPRESSED.
+    """
+    copy = folder / "prometheus"
+    shutil.copytree(ROOT / "prometheus", copy)
+    for file in copy.rglob("*.yml"):
+        text = file.read_text().replace("pushgateway:9091", pushgateway)
+        for real, compressed in timing.items():
+            text = text.replace(real, compressed)
+        file.write_text(text)
+    return copy
+
+
+@contextmanager
+def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the end of the `with` block, which starts when `ready` answers."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_for(ready, lambda: _answers(ready) or _ended(process, log), 60)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _answers(url: str) -> bool | None:
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except (HTTPError, URLError, OSError):
+        return None
+
+
+def _ended(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.poll() is not None:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        raise LagDetectorError(f"{process.args[0]} ended at once: {''.join(last)}")  # type: ignore[index]
+
+
+@contextmanager
+def pushgateway(folder: Path, port: int) -> Iterator[str]:
+    """Run a Pushgateway that keeps its gauges in `folder`; gives its address."""
+    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
+    command += [f"--persistence.file={folder / 'gauges'}"]
+    with running(command, f"http://127.0.0.1:{port}/-/ready", folder / "pushgateway.log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
+    """Run both programs as processes of this machine."""
+    port, gateway_port = free_port(), free_port()
+    files = prometheus_files(folder, f"127.0.0.1:{gateway_port}", timing)
+    command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
+    command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+    ready = f"http://127.0.0.1:{port}/-/ready"
+    with ExitStack() as both:
+        gateway = both.enter_context(pushgateway(folder, gateway_port))
+        both.enter_context(running(command, ready, folder / "prometheus.log"))
+        yield Stack(f"http://127.0.0.1:{port}", gateway)
+
+
+@contextmanager
+def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
+    """Run the compose stack, under a project name of its own beside the one a reader may have running."""
+    ports = {name: str(free_port()) for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT", "GRAFANA_PORT")}
+    files = prometheus_files(folder, "pushgateway:9091", timing)
+    for path in (folder, files, *files.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # Prometheus runs as another user in its container
+    environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
+    compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
+    try:
+        up = subprocess.run([*compose, "up", "-d", "--wait"], env=environment, capture_output=True, text=True, timeout=600)
+        if up.returncode:
+            raise LagDetectorError(f"docker compose up failed: {up.stderr.strip().splitlines()[-1]}")
+        yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT")))
+    finally:
+        subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)
+
+
+def docker_works() -> bool:
+    """Tell whether there is a Docker engine with the compose plugin."""
+    if not shutil.which("docker"):
+        return False
+    commands = (["docker", "compose", "version"], ["docker", "info"])
+    return all(subprocess.run(c, capture_output=True, timeout=60).returncode == 0 for c in commands)
