@@ -8,7 +8,6 @@ import sys
 
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
-from pyspark.sql.types import StructType
 
 from lag_detector.errors import run
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget
@@ -18,8 +17,7 @@ from lag_detector.visits import COLUMNS, TABLE, start_over, table_location, ware
 
 def create_visits(spark: SparkSession) -> None:
     """Create the table where the earlier one was."""
-    columns = StructType.fromDDL(COLUMNS)
-    DeltaTable.create(spark).tableName(TABLE).location(table_location()).addColumns(columns).execute()
+    DeltaTable.create(spark).tableName(TABLE).location(table_location()).addColumns(COLUMNS).execute()
 
 
 def show_visits(spark: SparkSession) -> None:

@@ -24,8 +24,8 @@ def print_visits(visits: DataFrame, batch_id: int) -> None:
     visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
 
 
-def consume_visits(spark: SparkSession) -> dict[str, Any]:
-    """Stream what is there now and return the last progress of the stream."""
+def consume_visits(spark: SparkSession) -> Any:
+    """Stream what is there now and return the last progress of the stream, parsed."""
     query = (
         spark.readStream.table(TABLE)
         .writeStream.foreachBatch(print_visits)
@@ -34,6 +34,7 @@ def consume_visits(spark: SparkSession) -> dict[str, Any]:
         .start()
     )
     query.awaitTermination()
+    assert query.lastProgress is not None  # every run makes one, also with nothing new
     return json.loads(query.lastProgress.json)
 
 

@@ -17,6 +17,7 @@ from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker
 from lag_detector.errors import LagDetectorError, run
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION
 
+QUERIES = (WRITER_VERSION, READER_VERSION, LAG)
 STATES = {"inactive": "Normal", "pending": "Pending", "firing": "Firing"}
 SCRIPT_LIMIT = 180.0
 ALERT_LIMIT = 300.0
@@ -37,65 +38,70 @@ class Story:
         """Run one of the four scripts and tell what to notice in what it printed."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
+
+            def told(code: int) -> str:
+                out.seek(0)
+                err.seek(0)
+                if code:
+                    raise LagDetectorError(f"{name} failed: {last_line(err.read()).rstrip('.')}")
+                return notice(out.read())
+
             try:
-                code = live(f"python {name}", process.poll, SCRIPT_LIMIT)
+                live(f"python {name}", process.poll, SCRIPT_LIMIT, told)
             finally:
                 process.kill()
                 process.wait()
-            out.seek(0)
-            err.seek(0)
-            if code:
-                last = err.read().strip().splitlines()[-1:]
-                raise LagDetectorError(f"{name} failed: {''.join(last)}")
-            print(f"{'':29}{notice(out.read())}", flush=True)
 
     def gauges(self, what: str, writer: float, reader: float | None) -> None:
-        """Wait until Prometheus shows these versions."""
+        """Wait until Prometheus shows these versions and their difference."""
+        expected = [[writer], [], []] if reader is None else [[writer], [reader], [writer - reader]]
 
         def shown() -> bool | None:
-            readers = [] if reader is None else [reader]
-            stack = self.stack
-            return (stack.query(WRITER_VERSION) == [writer] and stack.query(READER_VERSION) == readers) or None
+            return [self.stack.query(query) for query in QUERIES] == expected or None
 
-        live("Prometheus scrapes", shown, 60)
+        live("Prometheus scrapes", shown, 60, lambda _: f"lag {writer - reader:.0f}" if reader else "no consumer yet")
         self.note(what)
 
     def alert(self, state: str) -> None:
         """Wait until the alert is in this state."""
-        live(f"alert {STATES[state]}", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT)
+        live("the alert", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT, lambda _: STATES[state])
         self.note(f"alert {STATES[state]}")
 
     def note(self, what: str) -> None:
         """Keep what Prometheus says now, for the end."""
         cells = [f"{time.monotonic() - self.begin:5.0f} s", f"{what:<24}"]
-        for query in (WRITER_VERSION, READER_VERSION, LAG):
+        for query in QUERIES:
             cells.append(f"{''.join(f'{value:.0f}' for value in self.stack.query(query)) or '-':>6}")
         self.seen.append("  ".join([*cells, STATES[self.stack.alert_state()]]))
 
 
-def live(what: str, probe: Callable[[], T | None], limit: float) -> T:
-    """Wait for something, with the seconds counting on the terminal; leaves one line with the time it took."""
+def live(what: str, probe: Callable[[], T | None], limit: float, notice: Callable[[T], str]) -> None:
+    """Wait for something, the seconds counting on a terminal; leaves one line: how long it took, what it gave."""
     begin = time.monotonic()
+    rewrite = "\r" if sys.stdout.isatty() else ""
+
+    def line() -> str:
+        return f"{rewrite}{time.monotonic() - begin:7.1f} s  {what:<30}"
 
     def look() -> T | None:
-        if sys.stdout.isatty():
-            print(f"\r  {what:<27}{time.monotonic() - begin:5.1f} s", end="", flush=True)
+        if rewrite:
+            print(line(), end="", flush=True)
         return probe()
 
     found = wait_for(what, look, limit)
-    print(f"{'\r' if sys.stdout.isatty() else ''}  {what:<27}{time.monotonic() - begin:5.1f} s", flush=True)
-    return found
+    print(line() + notice(found), flush=True)
+
+
+def last_line(printed: str) -> str:
+    """Give the last line of what a script printed: the fact to notice."""
+    return printed.strip().splitlines()[-1] if printed.strip() else ""
 
 
 def tell(story: Story) -> None:
     """Go through the steps of the README; a step that shows something else ends the story."""
-
-    def last_line(printed: str) -> str:
-        return printed.strip().splitlines()[-1]
-
     story.script("create_table.py", lambda printed: "default.visits, empty, at version 0")
     story.script("visits_creator_job.py", last_line)
-    story.script("visits_reader.py", lambda printed: f"{printed.count('| user') + printed.count('|user')} rows")
+    story.script("visits_reader.py", lambda printed: f"{printed.count('|visit ')} rows")
     story.gauges("writer has run", writer=3, reader=None)
     story.script("visits_consumer.py", last_line)
     story.gauges("consumer has caught up", writer=3, reader=3)
@@ -115,17 +121,19 @@ def main() -> None:
     real = os.environ.get("TIMING") == "real"
     begin = time.monotonic()
     stack_of = compose_stack if docker_works() else local_stack
-    with tempfile.TemporaryDirectory() as folder:
-        with stack_of(Path(folder), REAL if real else COMPRESSED) as stack:
-            kind = "compose stack" if stack_of is compose_stack else "local programs"
-            print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway} ({kind})")
-            if not real:
-                times = ", ".join(f"{real} becomes {short.split()[1]}" for real, short in COMPRESSED.items())
-                print(f"Times are compressed: {times}. The tutorial's own: make demo TIMING=real")
-            story = Story(stack, Path(folder, "warehouse"))
-            tell(story)
-            print("\nWhat Prometheus said:\n   time  after                     writer  reader     lag  alert")
-            print("\n".join(story.seen))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stack_of(Path(folder), REAL if real else COMPRESSED) as stack,
+    ):
+        kind = "compose stack" if stack_of is compose_stack else "local programs"
+        print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway} ({kind})")
+        if not real:
+            times = ", ".join(f"{long} becomes {short.split()[1]}" for long, short in COMPRESSED.items())
+            print(f"Times are compressed: {times}. The tutorial's own: make demo TIMING=real")
+        story = Story(stack, Path(folder, "warehouse"))
+        tell(story)
+        print("\nWhat Prometheus said:\n   time  after                     writer  reader     lag  alert")
+        print("\n".join(story.seen))
     print(f"\nDone in {time.monotonic() - begin:.0f} s; the stack is stopped, nothing is left running.")
 
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lag_detector.errors import LagDetectorError
+from lag_detector.errors import LagDetectorError, run
 
 FETCHED = Path(__file__).parents[1] / ".cache" / "debian"
 PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
@@ -58,3 +58,7 @@ def _fetch(name: str) -> None:
 
 def _works(command: list[str], folder: Path) -> bool:
     return subprocess.run(command, cwd=folder, capture_output=True, timeout=600).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(lambda: print(program(sys.argv[1]))))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -94,8 +93,19 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
     """Run a program until the end of the `with` block, which starts when `ready` answers."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    def answers() -> bool | None:
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise LagDetectorError(f"{command[0]} ended at once: {''.join(last)}")
+        try:
+            with urlopen(ready, timeout=5):
+                return True
+        except OSError:
+            return None
+
     try:
-        wait_for(ready, lambda: _answers(ready) or _ended(process, log), 60)
+        wait_for(ready, answers, 60)
         yield process
     finally:
         process.terminate()
@@ -104,20 +114,6 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-
-
-def _answers(url: str) -> bool | None:
-    try:
-        with urlopen(url, timeout=5):
-            return True
-    except (HTTPError, URLError, OSError):
-        return None
-
-
-def _ended(process: subprocess.Popen[bytes], log: Path) -> None:
-    if process.poll() is not None:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise LagDetectorError(f"{process.args[0]} ended at once: {''.join(last)}")  # type: ignore[index]
 
 
 @contextmanager
@@ -153,7 +149,9 @@ def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
     compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
     try:
-        up = subprocess.run([*compose, "up", "-d", "--wait"], env=environment, capture_output=True, text=True, timeout=600)
+        up = subprocess.run(
+            [*compose, "up", "-d", "--wait"], env=environment, capture_output=True, text=True, timeout=600
+        )
         if up.returncode:
             raise LagDetectorError(f"docker compose up failed: {up.stderr.strip().splitlines()[-1]}")
         yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT")))

@@ -34,12 +34,11 @@ def publish(gauge: str, version: int, help_text: str) -> None:
     """
     registry = CollectorRegistry()
     Gauge(gauge, help_text, registry=registry).set(version)
-    url, handler = _gateway()
-    _try(
-        lambda timeout: push_to_gateway(_plain(url), gauge, registry, timeout=timeout, handler=handler),
+    address = _send(
+        partial(push_to_gateway, job=gauge, registry=registry),
         f"{gauge} {version} was not delivered; what is in the table stays, and the next run pushes the right version",
     )
-    print(f"{gauge} {version} pushed to {_plain(url)}")
+    print(f"{gauge} {version} pushed to {address}")
 
 
 def forget(gauge: str) -> None:
@@ -51,9 +50,8 @@ def forget(gauge: str) -> None:
     Raises:
         LagDetectorError: the gateway did not do it.
     """
-    url, handler = _gateway()
-    _try(
-        lambda timeout: delete_from_gateway(_plain(url), gauge, timeout=timeout, handler=handler),
+    _send(
+        partial(delete_from_gateway, job=gauge),
         f"{gauge} of the earlier round was not removed, and nothing else was changed",
     )
 
@@ -78,23 +76,31 @@ def _plain(url: SplitResult) -> str:
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
-def _try(send: Callable[[float], None], consequence: str) -> None:
-    """Send until it succeeds, the gateway refuses for good (4xx), or the time is over."""
+def _send(request: Callable[..., None], consequence: str) -> str:
+    """Send a request until it succeeds, the gateway refuses for good (4xx), or the time is over.
+
+    Returns:
+        the gateway's address, without user and password.
+    """
+    url, handler = _gateway()
     end = time.monotonic() + TIME_LIMIT
     for wait in (*WAITS, None):
         try:
-            return send(min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)))
+            request(_plain(url), timeout=min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)), handler=handler)
+            break
         except OSError as error:
             refused = isinstance(error, HTTPError) and error.code < 500
             if refused or wait is None or time.monotonic() + wait > end:
-                reason = f"it answered {error}" if isinstance(error, HTTPError) else _reason(error)
                 raise LagDetectorError(
-                    f"no push to the Pushgateway at {_plain(_gateway()[0])} ({reason}): {consequence}; "
-                    "is it running (docker compose up -d --wait), and is PUSHGATEWAY_URL its address?"
+                    f"the Pushgateway at {_plain(url)} did not take it ({_reason(error)}): {consequence}; "
+                    "check that it runs (docker compose up -d --wait) and that PUSHGATEWAY_URL is its address"
                 ) from error
             time.sleep(wait)
+    return _plain(url)
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, HTTPError):
+        return f"it answered {error.code} {error.reason}"
     cause = getattr(error, "reason", error)
     return str(getattr(cause, "strerror", None) or cause).lower()

@@ -119,7 +119,10 @@ def _keep_jars(spark: SparkSession) -> None:
     fetched = spark.sparkContext.getConf().get("spark.jars.packages")
     if _submitted() or not fetched or JARS.exists():
         return
-    jars = [Path(jar.removeprefix("file:").replace("///", "/")) for jar in spark.conf.get("spark.jars").split(",")]
+    jars = [
+        Path(jar.removeprefix("file:").replace("///", "/"))
+        for jar in spark.sparkContext.getConf().get("spark.jars", "").split(",")
+    ]
     try:
         JARS.parent.mkdir(exist_ok=True)
         half_made = Path(tempfile.mkdtemp(dir=JARS.parent))
@@ -134,7 +137,7 @@ def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
     if not _submitted():
         check_java()
     try:
-        return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))
+        return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
     except PySparkRuntimeError as error:
         raise LagDetectorError(_why_not_started(log)) from error
 

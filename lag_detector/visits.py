@@ -8,11 +8,18 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
 
 from lag_detector.errors import LagDetectorError
 
 TABLE = "default.visits"
-COLUMNS = "visit_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, user_id STRING NOT NULL, page STRING NOT NULL"
+COLUMNS = (
+    StructType()
+    .add("visit_id", "string", nullable=False)
+    .add("event_time", "timestamp", nullable=False)
+    .add("user_id", "string", nullable=False)
+    .add("page", "string", nullable=False)
+)
 
 
 def warehouse() -> str:

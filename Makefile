@@ -1,0 +1,49 @@
+# The words of this project; `make` alone lists them.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: help setup up down demo test lint reset clean
+
+help: ## list these words
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## make .venv with Spark, check Java, fetch Delta's jars once (450 MB, about a minute)
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -m lag_detector.java
+	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, about a minute) …"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PY) -m lag_detector.session
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/ready
+	@echo "Installing what tests and lint need into .venv …"
+	@.venv/bin/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+up: ## start Prometheus, Pushgateway and Grafana with Docker
+	docker compose up -d --wait
+
+down: ## stop them; their data stays until docker compose down -v
+	docker compose down
+
+demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=real: the tutorial's times, under 7)
+	@TIMING=$(TIMING) $(PY) -m demo
+
+test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 6 minutes)
+	@$(PY) -m pytest
+
+lint: .venv/dev ## check Python, YAML, the compose file and the Prometheus configuration
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy .
+	@.venv/bin/yamllint -s .
+	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@"$$($(PY) -m demo.programs promtool)" check config prometheus/prometheus.yml
+
+reset: ## delete the table and the checkpoint in warehouse/
+	rm -rf warehouse
+
+clean: reset ## delete everything that is not in git
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache
