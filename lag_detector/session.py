@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from delta import configure_spark_with_delta_pip
 from pyspark import SparkConf, SparkContext
@@ -75,12 +76,10 @@ def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
 def _settings(name: str, warehouse: str) -> SparkConf:
     settings = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
     if not _submitted():
-        master = _named_master()
-        if master is None or master.startswith("local"):
-            settings |= LOCAL_ONLY
-        if "SPARK_MASTER" in os.environ:
-            settings["spark.master"] = os.environ["SPARK_MASTER"]
-        settings |= _delta_jars(on_this_machine=master is None or master.startswith("local"))
+        master = _named_master() or "local[*]"
+        on_this_machine = re.fullmatch(r"local(\[.*])?", master) is not None
+        settings |= LOCAL_ONLY if on_this_machine else {}
+        settings |= {"spark.master": master} | _delta_jars(on_this_machine)
     return SparkConf(loadDefaults=False).setAll(list(settings.items()))
 
 
@@ -119,15 +118,12 @@ def _keep_jars(spark: SparkSession) -> None:
     fetched = spark.sparkContext.getConf().get("spark.jars.packages")
     if _submitted() or not fetched or JARS.exists():
         return
-    jars = [
-        Path(jar.removeprefix("file:").replace("///", "/"))
-        for jar in spark.sparkContext.getConf().get("spark.jars", "").split(",")
-    ]
+    jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
     try:
         JARS.parent.mkdir(exist_ok=True)
         half_made = Path(tempfile.mkdtemp(dir=JARS.parent))
         for jar in jars:
-            shutil.copy(jar, half_made)
+            shutil.copy(unquote(urlsplit(jar).path), half_made)
         half_made.rename(JARS)  # at once: two scripts may be doing this
     except OSError:
         pass

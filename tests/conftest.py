@@ -1,0 +1,76 @@
+"""A reader's machine: a folder to work in, the scripts as processes, a real Pushgateway and Prometheus."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.stack import COMPRESSED, ROOT, Stack, local_stack, wait_for
+from lag_detector.gauges import READER_VERSION, WRITER_VERSION
+
+
+class Reader:
+    """Somebody who runs the scripts, far from the repository and far from UTC."""
+
+    def __init__(self, folder: Path, stack: Stack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.desk = folder / "desk"
+        self.desk.mkdir()
+        self.warehouse = folder / "warehouse"
+
+    def run(self, script: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end, whatever that is."""
+        environment = {
+            **os.environ,
+            "TZ": "Asia/Tokyo",
+            "PUSHGATEWAY_URL": self.stack.pushgateway,
+            "VISITS_WAREHOUSE": str(self.warehouse),
+            **settings,
+        }
+        command = [sys.executable, str(ROOT / script)]
+        return subprocess.run(command, cwd=self.desk, env=environment, capture_output=True, text=True, timeout=180)
+
+    def succeed(self, script: str, **settings: str) -> str:
+        """Run a script that must do its work without a warning; gives its standard output."""
+        done = self.run(script, **settings)
+        assert done.returncode == 0, done.stderr
+        noise = [line for line in done.stderr.splitlines() if not line.endswith("…")]
+        assert noise == []
+        return done.stdout
+
+    def fail(self, script: str, **settings: str) -> str:
+        """Run a script that must stop with one sentence; gives the sentence."""
+        done = self.run(script, **settings)
+        assert done.returncode == 1, done
+        told = [line for line in done.stderr.splitlines() if not line.endswith("…")]
+        assert len(told) == 1, done.stderr
+        assert told[0].startswith("Error: ")
+        assert told[0].endswith(".")
+        assert "Exception" not in told[0]
+        return told[0]
+
+    def prometheus_shows(self, *expected: list[float]) -> None:
+        """Wait until Prometheus holds these values of the writer's and the reader's version."""
+        queries = (WRITER_VERSION, READER_VERSION)
+        wait_for(
+            f"{expected} in Prometheus", lambda: tuple(map(self.stack.query, queries)) == expected or None, limit=30
+        )
+
+    def alert_is(self, state: str) -> None:
+        """Wait until the alert is in this state."""
+        wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with local_stack(tmp_path_factory.mktemp("stack"), COMPRESSED) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reader(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    return Reader(tmp_path_factory.mktemp("reader"), stack)

@@ -1,0 +1,121 @@
+"""What goes wrong for a reader: one sentence with the mend, exit 1, and nothing lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.stack import ROOT, free_port
+from tests.conftest import Reader
+
+
+@pytest.fixture
+def alone(reader: Reader, tmp_path: Path) -> Reader:
+    """A reader with a warehouse of their own."""
+    return Reader(tmp_path, reader.stack)
+
+
+@pytest.mark.parametrize("script", ["visits_creator_job.py", "visits_reader.py", "visits_consumer.py"])
+def test_without_a_table(alone: Reader, script: str) -> None:
+    assert "run python create_table.py first" in alone.fail(script)
+    assert not (alone.warehouse / "visits").exists()
+
+
+def test_a_pushgateway_that_is_down_costs_no_rows(alone: Reader) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert "nothing else was changed" in alone.fail("create_table.py", PUSHGATEWAY_URL=nobody)
+    assert not alone.warehouse.exists()
+    alone.succeed("create_table.py")
+    told = alone.fail("visits_creator_job.py", PUSHGATEWAY_URL=nobody)
+    assert nobody in told
+    assert "connection refused" in told
+    assert "docker compose up -d --wait" in told
+    assert alone.succeed("visits_creator_job.py").startswith("visits_writer_version 6 ")
+    alone.fail("visits_consumer.py", PUSHGATEWAY_URL=nobody)
+    assert alone.succeed("visits_consumer.py").startswith("visits_reader_version 6 ")
+
+
+def test_a_warehouse_that_is_a_file(alone: Reader) -> None:
+    alone.warehouse.write_text("mine")
+    assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py")
+    assert alone.warehouse.read_text() == "mine"
+
+
+def test_a_warehouse_that_cannot_be_written(alone: Reader) -> None:
+    assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
+
+
+def test_a_folder_that_is_no_delta_table_is_left_alone(alone: Reader) -> None:
+    thesis = alone.warehouse / "visits" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("ten years")
+    assert "no Delta table" in alone.fail("create_table.py")
+    assert thesis.read_text() == "ten years"
+
+
+def test_no_java(alone: Reader) -> None:
+    settings = {"PATH": str(alone.desk), "JAVA_HOME": ""}
+    assert "install Java 17, 21 or 25" in alone.fail("visits_reader.py", **settings)
+    assert "install Java 17, 21 or 25" in alone.fail("visits_reader.py", JAVA_HOME="/nowhere")
+
+
+def test_java_too_old(alone: Reader) -> None:
+    java = alone.folder / "old" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    java.chmod(0o755)
+    told = alone.fail("visits_reader.py", JAVA_HOME=str(alone.folder / "old"))
+    assert "Java 11" in told
+    assert "install Java 17, 21 or 25" in told
+
+
+def test_delta_jars_that_cannot_be_fetched(alone: Reader) -> None:
+    """In a copy without the kept jars, with a proxy for the JVM that nobody serves."""
+    copy = alone.folder / "copy"
+    shutil.copytree(ROOT / "lag_detector", copy / "lag_detector")
+    shutil.copy(ROOT / "visits_reader.py", copy)
+    proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={free_port()} -Divy.home={alone.folder}/ivy"
+    environment = {
+        **os.environ,
+        "JAVA_TOOL_OPTIONS": f"{proxy} -Duser.home={alone.folder}",
+        "VISITS_WAREHOUSE": str(alone.warehouse),
+    }
+    command = [sys.executable, str(copy / "visits_reader.py")]
+    done = subprocess.run(command, env=environment, cwd=alone.desk, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: Delta's jars could not be fetched")
+    assert "at org." not in done.stderr
+
+
+SHOW_SETTINGS = """
+from lag_detector.session import delta_session
+with delta_session("test", "{warehouse}") as spark:
+    get = spark.sparkContext.getConf().get
+    print(spark.sparkContext.master, get("spark.ui.enabled", "default"), get("spark.sql.shuffle.partitions", "default"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        pytest.param({}, "local[*] false 2", id="nothing names a master"),
+        pytest.param({"SPARK_MASTER": "local[1]"}, "local[1] false 2", id="the environment"),
+        pytest.param({"SPARK_CONF_DIR": "{conf}"}, "local-cluster[1,1,1024] default default", id="the configuration"),
+    ],
+)
+def test_local_settings_are_for_local_masters_only(alone: Reader, named: dict[str, str], expected: str) -> None:
+    (alone.folder / "spark-defaults.conf").write_text("spark.master local-cluster[1,1,1024]\n")
+    named = {name: value.format(conf=alone.folder) for name, value in named.items()}
+    code = SHOW_SETTINGS.format(warehouse=alone.warehouse)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **named},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.stdout.strip() == expected, done.stderr
