@@ -8,6 +8,7 @@ help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with Spark, check Java, fetch Delta's jars once (450 MB, about a minute)
+	@$(PY) -m lag_detector.java
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -m lag_detector.java

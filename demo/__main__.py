@@ -117,7 +117,7 @@ def tell(story: Story) -> None:
 
 def main() -> None:
     """Start the stack, tell the story, print what was seen, stop the stack."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # whatever ends us, stop what we started
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however we are ended, stop what we started
     real = os.environ.get("TIMING") == "real"
     begin = time.monotonic()
     stack_of = compose_stack if docker_works() else local_stack

@@ -97,7 +97,9 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
     def answers() -> bool | None:
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise LagDetectorError(f"{command[0]} ended at once: {''.join(last)}")
+            raise LagDetectorError(
+                f"{Path(command[0]).name} did not start ({''.join(last)}); mend that and run it again"
+            )
         try:
             with urlopen(ready, timeout=5):
                 return True

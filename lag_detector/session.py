@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -114,19 +114,20 @@ def _delta_jars(on_this_machine: bool) -> dict[str, str]:
 
 
 def _keep_jars(spark: SparkSession) -> None:
-    """Keep the jars that Spark has just fetched; where we may not write, the next start fetches again."""
+    """Keep the jars that Spark has just fetched."""
     fetched = spark.sparkContext.getConf().get("spark.jars.packages")
     if _submitted() or not fetched or JARS.exists():
         return
     jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
-    try:
+    # Where we may not write, the next start fetches again. The rename is all or nothing: two scripts may do this.
+    with suppress(OSError):
         JARS.parent.mkdir(exist_ok=True)
-        half_made = Path(tempfile.mkdtemp(dir=JARS.parent))
-        for jar in jars:
-            shutil.copy(unquote(urlsplit(jar).path), half_made)
-        half_made.rename(JARS)  # at once: two scripts may be doing this
-    except OSError:
-        pass
+        with tempfile.TemporaryDirectory(dir=JARS.parent) as half_made:
+            kept = Path(half_made, "jars")
+            kept.mkdir()
+            for jar in jars:
+                shutil.copy(unquote(urlsplit(jar).path), kept)
+            kept.rename(JARS)
 
 
 def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
