@@ -14,14 +14,12 @@ from lag_detector.errors import LagDetectorError, run
 from lag_detector.gauges import READER_VERSION, publish
 from lag_detector.session import delta_session
 from lag_detector.versions import last_read_version
-from lag_detector.visits import TABLE, checkpoint_location, open_table, warehouse
-
-ALL_ROWS = 1_000_000
+from lag_detector.visits import TABLE, checkpoint_location, open_table, show, warehouse
 
 
 def print_visits(visits: DataFrame, batch_id: int) -> None:
     """Print the rows of one batch; this is where a consumer does its work."""
-    visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
+    show(visits)
 
 
 def consume_visits(spark: SparkSession) -> Any:

@@ -4,9 +4,7 @@ import sys
 
 from lag_detector.errors import run
 from lag_detector.session import delta_session
-from lag_detector.visits import TABLE, open_table, warehouse
-
-ALL_ROWS = 1_000_000
+from lag_detector.visits import TABLE, open_table, show, warehouse
 
 
 def main() -> None:
@@ -14,7 +12,7 @@ def main() -> None:
     with delta_session("visits_reader", warehouse()) as spark:
         open_table(spark)
         print(f"Reading {TABLE} …", file=sys.stderr)
-        spark.table(TABLE).orderBy("visit_id").show(ALL_ROWS, truncate=False)
+        show(spark.table(TABLE))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -151,11 +152,12 @@ def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
     compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
     try:
-        up = subprocess.run(
-            [*compose, "up", "-d", "--wait"], env=environment, capture_output=True, text=True, timeout=600
-        )
+        print("Starting the compose stack; the first time it fetches the images …", file=sys.stderr)
+        start = [*compose, "up", "-d", "--wait"]
+        up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
         if up.returncode:
-            raise LagDetectorError(f"docker compose up failed: {up.stderr.strip().splitlines()[-1]}")
+            last = "".join(up.stderr.strip().splitlines()[-1:])
+            raise LagDetectorError(f"docker compose up failed ({last}); mend that and run it again")
         yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT")))
     finally:
         subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -88,7 +89,7 @@ def _send(request: Callable[..., None], consequence: str) -> str:
         try:
             request(_plain(url), timeout=min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)), handler=handler)
             break
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             refused = isinstance(error, HTTPError) and error.code < 500
             if refused or wait is None or time.monotonic() + wait > end:
                 raise LagDetectorError(
@@ -99,7 +100,7 @@ def _send(request: Callable[..., None], consequence: str) -> str:
     return _plain(url)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"it answered {error.code} {error.reason}"
     cause = getattr(error, "reason", error)

@@ -133,10 +133,20 @@ def _keep_jars(spark: SparkSession) -> None:
 def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
     if not _submitted():
         check_java()
+        _check_spark_home()
     try:
         return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
     except PySparkRuntimeError as error:
         raise LagDetectorError(_why_not_started(log)) from error
+
+
+def _check_spark_home() -> None:
+    """Refuse a Spark other than the one these scripts are pinned to: it would fail later and less clearly."""
+    home = os.environ.get("SPARK_HOME")
+    if home and not list(Path(home, "jars").glob(f"spark-core_*-{version('pyspark')}.jar")):
+        raise LagDetectorError(
+            f"SPARK_HOME ({home}) leads to another Spark than the {version('pyspark')} installed here; unset SPARK_HOME"
+        )
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from lag_detector.errors import LagDetectorError
 
 TABLE = "default.visits"
+ALL_ROWS = 1_000_000
 COLUMNS = (
     StructType()
     .add("visit_id", "string", nullable=False)
@@ -62,6 +63,11 @@ def rows(commit: int) -> list[tuple[str, datetime, str, str]]:
         (f"visit 2-{commit}", at(14), "user 2", "contact.html"),
         (f"visit 3-{commit}", at(15), "user 3", "about.html"),
     ]
+
+
+def show(visits: DataFrame) -> None:
+    """Print visits ordered by their id, all of them and untruncated."""
+    visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
 
 
 def open_table(spark: SparkSession) -> None:

@@ -72,6 +72,10 @@ def test_java_too_old(alone: Reader) -> None:
     assert "install Java 17, 21 or 25" in told
 
 
+def test_a_spark_home_of_another_spark(alone: Reader) -> None:
+    assert "unset SPARK_HOME" in alone.fail("visits_reader.py", SPARK_HOME=str(alone.desk))
+
+
 def test_delta_jars_that_cannot_be_fetched(alone: Reader) -> None:
     """In a copy without the kept jars, with a proxy for the JVM that nobody serves."""
     copy = alone.folder / "copy"
