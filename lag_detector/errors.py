@@ -1,5 +1,6 @@
 """One place where errors become sentences."""
 
+import logging
 import os
 import re
 import sys
@@ -34,13 +35,16 @@ def run(main: Callable[[], None]) -> int:
         0 when it is done, 1 after a problem told in one sentence on standard error,
         130 after Ctrl-C. With `LAG_DETECTOR_DEBUG=1` a problem is raised instead.
     """
+    debug = os.environ.get(DEBUG)
+    if not debug:
+        logging.disable()  # py4j and PySpark log at length what we are going to tell in a sentence
     try:
         main()
     except KeyboardInterrupt:
         print("Stopped before the end; run it again to go on.", file=sys.stderr)
         return 130
     except Exception as error:
-        if os.environ.get(DEBUG):
+        if debug:
             raise
         print(f"Error: {sentence(error)}.", file=sys.stderr)
         return 1

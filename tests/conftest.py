@@ -22,8 +22,8 @@ class Reader:
         self.desk.mkdir()
         self.warehouse = folder / "warehouse"
 
-    def run(self, script: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end, whatever that is."""
+    def start(self, script: str, **settings: str) -> subprocess.Popen[str]:
+        """Start a script, in a process group of its own."""
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
@@ -32,7 +32,19 @@ class Reader:
             **settings,
         }
         command = [sys.executable, str(ROOT / script)]
-        return subprocess.run(command, cwd=self.desk, env=environment, capture_output=True, text=True, timeout=180)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.desk, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+
+    def run(self, script: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end, whatever that is."""
+        with self.start(script, **settings) as process:
+            try:
+                out, err = process.communicate(timeout=180)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def succeed(self, script: str, **settings: str) -> str:
         """Run a script that must do its work without a warning; gives its standard output."""

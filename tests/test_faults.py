@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_java_too_old(alone: Reader) -> None:
     told = alone.fail("visits_reader.py", JAVA_HOME=str(alone.folder / "old"))
     assert "Java 11" in told
     assert "install Java 17, 21 or 25" in told
+
+
+def test_ctrl_c_ends_quietly_and_the_next_run_goes_on(alone: Reader) -> None:
+    alone.succeed("create_table.py")
+    process = alone.start("visits_consumer.py")
+    try:
+        assert process.stderr is not None
+        assert any("Streaming" in line for line in process.stderr)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert told == "Stopped before the end; run it again to go on.\n"
+    assert "visits_reader_version 0 " in alone.succeed("visits_consumer.py")
 
 
 def test_a_spark_home_of_another_spark(alone: Reader) -> None:
