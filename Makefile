@@ -32,7 +32,7 @@ down: ## stop them; their data stays until docker compose down -v
 demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=real: the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
-test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 6 minutes)
+test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 9 minutes)
 	@$(PY) -m pytest
 
 lint: .venv/dev ## check Python, YAML, the compose file and the Prometheus configuration
