@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, local_stack, wait_for
+from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, last_line, local_stack, wait_for
 from lag_detector.errors import LagDetectorError, run
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION
 
@@ -90,11 +90,6 @@ def live(what: str, probe: Callable[[], T | None], limit: float, notice: Callabl
 
     found = wait_for(what, look, limit)
     print(line() + notice(found), flush=True)
-
-
-def last_line(printed: str) -> str:
-    """Give the last line of what a script printed: the fact to notice."""
-    return printed.strip().splitlines()[-1] if printed.strip() else ""
 
 
 def tell(story: Story) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lag_detector.errors import LagDetectorError, run
 
 FETCHED = Path(__file__).parents[1] / ".cache" / "debian"
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
+PACKAGES = ("prometheus", "prometheus-pushgateway")
 
 
 def program(name: str) -> str:
@@ -42,7 +42,7 @@ def _fetch(name: str) -> None:
         own_lists = ["-o", f"Dir::State={folder}/state", "-o", f"Dir::Cache={folder}/cache"]
         (folder / "state" / "lists" / "partial").mkdir(parents=True)
         (folder / "cache" / "archives" / "partial").mkdir(parents=True)
-        download = ["apt-get", "-q", "download", *sorted(set(PACKAGES.values()))]
+        download = ["apt-get", "-q", "download", *PACKAGES]
         if not _works(download, folder):
             _works(["apt-get", *own_lists, "-q", "update"], folder)
             if not _works([*download[:1], *own_lists, *download[1:]], folder):

@@ -54,14 +54,19 @@ class Stack(NamedTuple):
             return data
 
 
-def wait_for(what: str, probe: Callable[[], T | None], limit: float, pause: float = 0.2) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
     """Call `probe` until it returns something, at most `limit` seconds; then say what was waited for."""
     end = time.monotonic() + limit
     while (found := probe()) is None:
         if time.monotonic() > end:
             raise LagDetectorError(f"waited {limit:.0f} s for {what} in vain; run it again")
-        time.sleep(pause)
+        time.sleep(0.2)
     return found
+
+
+def last_line(printed: str) -> str:
+    """Give the last line of what a program printed: the fact to notice, or the reason why it ended."""
+    return printed.strip().splitlines()[-1] if printed.strip() else ""
 
 
 def free_port() -> int:
@@ -97,10 +102,8 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
 
     def answers() -> bool | None:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise LagDetectorError(
-                f"{Path(command[0]).name} did not start ({''.join(last)}); mend that and run it again"
-            )
+            last = last_line(log.read_text(errors="replace"))
+            raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); mend that and run it again")
         try:
             with urlopen(ready, timeout=5):
                 return True
@@ -156,8 +159,7 @@ def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
         start = [*compose, "up", "-d", "--wait"]
         up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
         if up.returncode:
-            last = "".join(up.stderr.strip().splitlines()[-1:])
-            raise LagDetectorError(f"docker compose up failed ({last}); mend that and run it again")
+            raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); mend that and run it again")
         yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT")))
     finally:
         subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)

@@ -10,10 +10,6 @@ DEBUG = "LAG_DETECTOR_DEBUG"
 
 # What Spark and Delta say (a pattern of their text) and what we say: the cause, then the mend.
 SENTENCES = {
-    r"DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION|DELTA_CREATE_EXTERNAL_TABLE_WITHOUT_TXN_LOG": (
-        "the folder of the table holds files that are no Delta table; "
-        "move them away or set VISITS_WAREHOUSE to another folder"
-    ),
     r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|Permission denied"
     r"|AccessControlException|ParentNotDirectoryException|Not a directory|Read-only file system": (
         "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"

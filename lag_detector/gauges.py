@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
 from prometheus_client.exposition import basic_auth_handler, default_handler
@@ -57,8 +57,8 @@ def forget(gauge: str) -> None:
     )
 
 
-def _gateway() -> tuple[SplitResult, Callable[..., Callable[[], None]]]:
-    """Read `PUSHGATEWAY_URL`: the gateway's address and the way to log in there."""
+def _gateway() -> tuple[str, Callable[..., Callable[[], None]]]:
+    """Read `PUSHGATEWAY_URL`: the gateway's address without user and password, and the way to log in there."""
     url = urlsplit(os.environ.get("PUSHGATEWAY_URL") or "http://localhost:9091")
     try:
         fits = url.scheme in ("http", "https") and url.hostname and url.port != 0
@@ -66,15 +66,11 @@ def _gateway() -> tuple[SplitResult, Callable[..., Callable[[], None]]]:
         fits = False
     if not fits:
         raise LagDetectorError("PUSHGATEWAY_URL is not of the form http://host:port or https://user:password@host:port")
+    address = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
     if url.username is None:
-        return url, default_handler
+        return address, default_handler
     login = partial(basic_auth_handler, username=unquote(url.username), password=unquote(url.password or ""))
-    return url, login
-
-
-def _plain(url: SplitResult) -> str:
-    """Write the address without its user and password."""
-    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return address, login
 
 
 def _send(request: Callable[..., None], consequence: str) -> str:
@@ -83,21 +79,21 @@ def _send(request: Callable[..., None], consequence: str) -> str:
     Returns:
         the gateway's address, without user and password.
     """
-    url, handler = _gateway()
+    address, handler = _gateway()
     end = time.monotonic() + TIME_LIMIT
     for wait in (*WAITS, None):
         try:
-            request(_plain(url), timeout=min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)), handler=handler)
+            request(address, timeout=min(TRY_TIMEOUT, max(end - time.monotonic(), 0.1)), handler=handler)
             break
         except (OSError, HTTPException) as error:
             refused = isinstance(error, HTTPError) and error.code < 500
             if refused or wait is None or time.monotonic() + wait > end:
                 raise LagDetectorError(
-                    f"the Pushgateway at {_plain(url)} did not take it ({_reason(error)}): {consequence}; "
+                    f"the Pushgateway at {address} did not take it ({_reason(error)}): {consequence}; "
                     "check that it runs (docker compose up -d --wait) and that PUSHGATEWAY_URL is its address"
                 ) from error
             time.sleep(wait)
-    return _plain(url)
+    return address
 
 
 def _reason(error: Exception) -> str:

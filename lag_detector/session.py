@@ -115,8 +115,7 @@ def _delta_jars(on_this_machine: bool) -> dict[str, str]:
 
 def _keep_jars(spark: SparkSession) -> None:
     """Keep the jars that Spark has just fetched."""
-    fetched = spark.sparkContext.getConf().get("spark.jars.packages")
-    if _submitted() or not fetched or JARS.exists():
+    if _submitted() or JARS.exists():
         return
     jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
     # Where we may not write, the next start fetches again. The rename is all or nothing: two scripts may do this.
