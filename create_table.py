@@ -6,13 +6,14 @@ earlier round go. Prints the table's features and properties.
 
 import sys
 
+from lag_detector.cli import run
+from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget, pushgateway
+from lag_detector.places import table_location, warehouse
+from lag_detector.session import delta_session
+from lag_detector.visits import COLUMNS, TABLE, start_over
+
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
-
-from lag_detector.errors import run
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget
-from lag_detector.session import delta_session
-from lag_detector.visits import COLUMNS, TABLE, start_over, table_location, warehouse
 
 
 def create_visits(spark: SparkSession) -> None:
@@ -29,8 +30,9 @@ def show_visits(spark: SparkSession) -> None:
 def main() -> None:
     """Forget the earlier round, then create the table."""
     # Gauges first: should the rest fail, no version is shown that the table does not have.
-    forget(WRITER_VERSION)
-    forget(READER_VERSION)
+    gateway = pushgateway()
+    forget(gateway, WRITER_VERSION)
+    forget(gateway, READER_VERSION)
     with delta_session("create_table", warehouse()) as spark:
         print(f"Creating {TABLE} in {warehouse()} …", file=sys.stderr)
         start_over(spark)

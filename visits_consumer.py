@@ -8,13 +8,15 @@ import json
 import sys
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-
-from lag_detector.errors import LagDetectorError, run
-from lag_detector.gauges import READER_VERSION, publish
+from lag_detector.cli import run
+from lag_detector.errors import LagDetectorError
+from lag_detector.gauges import READER_VERSION, publish, pushgateway
+from lag_detector.places import checkpoint_location, warehouse
 from lag_detector.session import delta_session
 from lag_detector.versions import last_read_version
-from lag_detector.visits import TABLE, checkpoint_location, open_table, show, warehouse
+from lag_detector.visits import TABLE, open_table, show
+
+from pyspark.sql import DataFrame, SparkSession
 
 
 def print_visits(visits: DataFrame, batch_id: int) -> None:
@@ -38,13 +40,14 @@ def consume_visits(spark: SparkSession) -> Any:
 
 def main() -> None:
     """Read, then say how far we are."""
+    gateway = pushgateway()  # first: a typo in its setting must not cost a round
     with delta_session("visits_consumer", warehouse()) as spark:
         open_table(spark)
         print(f"Streaming what is new in {TABLE} …", file=sys.stderr)
         version = last_read_version(consume_visits(spark))
         if version is None:
             raise LagDetectorError("no version is read completely yet; run python visits_consumer.py again to go on")
-        publish(READER_VERSION, version, "Last version of the visits table read completely")
+        publish(gateway, READER_VERSION, version, "Last version of the visits table read completely")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ Publishes the table's last version as visits_writer_version: 3 after the first r
 
 import sys
 
-from pyspark.sql import SparkSession
-
-from lag_detector.errors import run
-from lag_detector.gauges import WRITER_VERSION, publish
+from lag_detector.cli import run
+from lag_detector.gauges import WRITER_VERSION, Pushgateway, publish, pushgateway
+from lag_detector.places import warehouse
 from lag_detector.session import delta_session
 from lag_detector.versions import last_table_version
-from lag_detector.visits import COLUMNS, TABLE, open_table, rows, warehouse
+from lag_detector.visits import COLUMNS, TABLE, open_table, rows
+
+from pyspark.sql import SparkSession
 
 COMMITS = 3
 
@@ -23,21 +24,22 @@ def append_visits(spark: SparkSession) -> None:
         visits.write.format("delta").mode("append").saveAsTable(TABLE)
 
 
-def publish_writer_version(spark: SparkSession) -> None:
+def publish_writer_version(spark: SparkSession, gateway: Pushgateway) -> None:
     """Publish the table's last version, again if another writer has moved it in the meantime."""
     published = None
     while (version := last_table_version(spark, TABLE)) != published:
-        publish(WRITER_VERSION, version, "Last version written to the visits table")
+        publish(gateway, WRITER_VERSION, version, "Last version written to the visits table")
         published = version
 
 
 def main() -> None:
     """Write, then say how far the table is."""
+    gateway = pushgateway()  # first: a typo in its setting must not cost a round
     with delta_session("visits_creator_job", warehouse()) as spark:
         open_table(spark)
         print(f"Appending {COMMITS} commits to {TABLE} …", file=sys.stderr)
         append_visits(spark)
-        publish_writer_version(spark)
+        publish_writer_version(spark, gateway)
 
 
 if __name__ == "__main__":

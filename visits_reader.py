@@ -2,9 +2,10 @@
 
 import sys
 
-from lag_detector.errors import run
+from lag_detector.cli import run
+from lag_detector.places import warehouse
 from lag_detector.session import delta_session
-from lag_detector.visits import TABLE, open_table, show, warehouse
+from lag_detector.visits import TABLE, open_table, show
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, last_line, local_stack, wait_for
-from lag_detector.errors import LagDetectorError, run
+from lag_detector.cli import run
+from lag_detector.errors import LagDetectorError
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION
 
 QUERIES = (WRITER_VERSION, READER_VERSION, LAG)

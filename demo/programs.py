@@ -6,7 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lag_detector.errors import LagDetectorError, run
+from lag_detector.cli import run
+from lag_detector.errors import LagDetectorError
 
 FETCHED = Path(__file__).parents[1] / ".cache" / "debian"
 PACKAGES = ("prometheus", "prometheus-pushgateway")

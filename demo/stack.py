@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -107,6 +108,8 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
         try:
             with urlopen(ready, timeout=5):
                 return True
+        except HTTPError as refusal:
+            return True if refusal.code == 401 else None
         except OSError:
             return None
 
@@ -123,12 +126,12 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
 
 
 @contextmanager
-def pushgateway(folder: Path, port: int) -> Iterator[str]:
-    """Run a Pushgateway that keeps its gauges in `folder`; gives its address."""
-    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
-    command += [f"--persistence.file={folder / 'gauges'}"]
-    with running(command, f"http://127.0.0.1:{port}/-/ready", folder / "pushgateway.log"):
-        yield f"http://127.0.0.1:{port}"
+def pushgateway(folder: Path, port: int, *options: str, scheme: str = "http") -> Iterator[str]:
+    """Run a Pushgateway with these options, its log in `folder`; gives its address."""
+    address = f"{scheme}://127.0.0.1:{port}"
+    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", *options]
+    with running(command, f"{address}/-/ready", folder / "pushgateway.log"):
+        yield address
 
 
 @contextmanager
@@ -140,7 +143,7 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
     ready = f"http://127.0.0.1:{port}/-/ready"
     with ExitStack() as both:
-        gateway = both.enter_context(pushgateway(folder, gateway_port))
+        gateway = both.enter_context(pushgateway(folder, gateway_port, f"--persistence.file={folder / 'gauges'}"))
         both.enter_context(running(command, ready, folder / "prometheus.log"))
         yield Stack(f"http://127.0.0.1:{port}", gateway)
 

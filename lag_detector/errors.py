@@ -1,18 +1,78 @@
 """One place where errors become sentences."""
 
-import logging
-import os
 import re
-import sys
-from collections.abc import Callable
+import shlex
+
+from lag_detector.places import checkpoint_location, table_location, warehouse
 
 DEBUG = "LAG_DETECTOR_DEBUG"
 
-# What Spark and Delta say (a pattern of their text) and what we say: the cause, then the mend.
+START_OVER = "start over with python create_table.py"
+READ_AGAIN = "delete it with {delete_checkpoint} and run the consumer again: it reads the table from its beginning"
+GO_ON = (
+    'to go on without them, add .option("skipChangeCommits", "true") after .readStream in visits_consumer.py; '
+    "to read the table again as it is now, run {delete_checkpoint}; or " + START_OVER
+)
+
+# What Spark, Delta and Java say (a pattern of their text and stack) and what we say: the cause, then the mend.
+# The first that fits is told.
 SENTENCES = {
+    r"DELTA_SOURCE_TABLE_IGNORE_CHANGES.*?for example (?P<what>\w+).*?at version (?P<version>\d+)": (
+        "version {version} of the table changed rows that it had before ({what}), and a stream reads added rows only; "
+        + GO_ON
+    ),
+    r"DELTA_SOURCE_IGNORE_DELETE.*?at version (?P<version>\d+)": (
+        "version {version} of the table deleted rows that it had before, and a stream reads added rows only; " + GO_ON
+    ),
+    r"DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE": (
+        "the consumer's checkpoint belongs to an earlier table than the one in {table}; " + READ_AGAIN
+    ),
+    r"CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using": (
+        "another consumer runs on the same checkpoint and goes on, this one has stopped; "
+        "when the other has ended, run python visits_consumer.py again"
+    ),
+    r"Trying to load a non-existent version (?P<version>\d+)": (
+        "the consumer's checkpoint has read version {version}, which the table in {table} does not have; " + READ_AGAIN
+    ),
+    r"DELTA_MISSING_FILES_UNEXPECTED_VERSION.*?from version (?P<version>\d+)": (
+        "the table's log was cleaned up and no longer has version {version}, from which the consumer's checkpoint goes "
+        "on; " + READ_AGAIN
+    ),
+    r"HDFSMetadataLog|OffsetSeqLog|CommitLog|StreamMetadata|STREAMING_CHECKPOINT_MISSING_METADATA_FILE"
+    r"|in the checkpoint offsets|batch \d+ doesn't exist|assertion failed.*populateStartOffsets": (
+        "a file of the consumer's checkpoint is damaged or missing; " + READ_AGAIN
+    ),
+    r"DELTA_STREAMING_INCOMPATIBLE_SCHEMA_CHANGE|DELTA_SCHEMA_CHANGED": (
+        "the columns of the table have changed in a way that the consumer's checkpoint cannot follow; " + READ_AGAIN
+    ),
     r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|Permission denied"
     r"|AccessControlException|ParentNotDirectoryException|Not a directory|Read-only file system": (
         "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
+    ),
+    r"No space left on device": "the disk of the warehouse is full; make room and run it again",
+    r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file)": (
+        "the table's data file {file} is missing or damaged in {table}; put it back from a copy, or " + START_OVER
+    ),
+    r"DELTA_VERSIONS_NOT_CONTIGUOUS|DELTA_TRUNCATED_TRANSACTION_LOG|DELTA_STATE_RECOVER|sql\.delta\.actions"
+    r"|ChecksumException|/_delta_log/": (
+        "a file of the table's log in {table}/_delta_log is damaged or missing; put it back from a copy, or "
+        + START_OVER
+    ),
+    r"Could not parse Master URL: '?(?P<master>[^'\n]*)": (
+        "{master} is no address of a Spark master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
+    ),
+    r"All masters are unresponsive": "no Spark master answers; check that it runs and that SPARK_MASTER is its address",
+    r"No FileSystem for scheme|ClassNotFoundException: Class \S*[Ff]ile[Ss]ystem not found": (
+        "Spark has no file system for {warehouse}; set VISITS_WAREHOUSE to a folder, or give Spark the jars of that "
+        "file system"
+    ),
+    r"Call From \S+ to (?P<address>\S+) failed on connection exception": (
+        "the file system of the warehouse does not answer at {address}; check that it runs and that VISITS_WAREHOUSE "
+        "is its address"
+    ),
+    r"Answer from Java side is empty|Error while sending or receiving|Error while obtaining a new communication channel"
+    r"|Connection refused|Connection reset by peer|Broken pipe": (
+        "Spark's own process has ended before its time (killed, or out of memory); run it again to go on"
     ),
 }
 
@@ -21,40 +81,15 @@ class LagDetectorError(Exception):
     """A problem that the reader can mend; its text is one sentence that says how."""
 
 
-def run(main: Callable[[], None]) -> int:
-    """Run a script's `main` and return its exit code.
-
-    Args:
-        main: the script, without arguments.
-
-    Returns:
-        0 when it is done, 1 after a problem told in one sentence on standard error,
-        130 after Ctrl-C. With `LAG_DETECTOR_DEBUG=1` a problem is raised instead.
-    """
-    debug = os.environ.get(DEBUG)
-    if not debug:
-        logging.disable()  # py4j and PySpark log at length what we are going to tell in a sentence
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped before the end; run it again to go on.", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            raise
-        print(f"Error: {sentence(error)}.", file=sys.stderr)
-        return 1
-    return 0
-
-
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """Say in one sentence, without its full stop, what went wrong and what mends it."""
     text = str(error)
     if isinstance(error, LagDetectorError):
         return text
+    full = f"{text}\n{getattr(error, '_stackTrace', '')}"  # PySpark keeps Java's stack apart
     for pattern, known in SENTENCES.items():
-        if re.search(pattern, text):
-            return known
+        if found := re.search(pattern, full, re.DOTALL):
+            return known.format(**found.groupdict(), **_places())
     return f"{first_line(text) or type(error).__name__} (run again with {DEBUG}=1 to see where)"
 
 
@@ -63,3 +98,13 @@ def first_line(text: str) -> str:
     lines = (line.strip().rstrip(".") for line in text.splitlines())
     noise = ("An error occurred while calling", "Traceback")
     return next((line.removeprefix(": ") for line in lines if line and not line.startswith(noise)), "")
+
+
+def _places() -> dict[str, str]:
+    checkpoint = checkpoint_location()
+    delete = "hadoop fs -rm -r" if ":/" in checkpoint else "rm -r"
+    return {
+        "warehouse": warehouse(),
+        "table": table_location(),
+        "delete_checkpoint": f"{delete} {shlex.quote(checkpoint)}",
+    }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lag_detector.errors import LagDetectorError, run
+from lag_detector.errors import LagDetectorError
 
 OLDEST = 17
 FINE = "17, 21 or 25"
@@ -45,4 +45,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from lag_detector.cli import run
+
     sys.exit(run(main))

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
+from lag_detector.errors import DEBUG, LagDetectorError
+from lag_detector.java import check_java
+
 from delta import configure_spark_with_delta_pip
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
-
-from lag_detector.errors import DEBUG, LagDetectorError, run
-from lag_detector.java import check_java
 
 # Resolving Delta's jars costs seconds at every start, so we keep them beside the scripts. The folder is
 # named after the pins: new pins fetch new jars.
@@ -133,6 +133,7 @@ def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
     if not _submitted():
         check_java()
         _check_spark_home()
+        _use_utf8()
     try:
         return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
     except PySparkRuntimeError as error:
@@ -146,6 +147,12 @@ def _check_spark_home() -> None:
         raise LagDetectorError(
             f"SPARK_HOME ({home}) leads to another Spark than the {version('pyspark')} installed here; unset SPARK_HOME"
         )
+
+
+def _use_utf8() -> None:
+    """Let Java read and write file names in UTF-8 where the locale is C, as Python does by itself."""
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 @contextmanager
@@ -180,4 +187,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from lag_detector.cli import run
+
     sys.exit(run(main))

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lag_detector.errors import LagDetectorError
+
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
-
-from lag_detector.errors import LagDetectorError
 
 
 def last_table_version(spark: SparkSession, table: str) -> int:

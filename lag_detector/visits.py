@@ -1,16 +1,16 @@
-"""The visits table of the tutorial: its columns, its rows, and where it lives."""
+"""The visits table of the tutorial: its columns and rows, and how it is shown, opened and started over."""
 
-import os
-import re
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from lag_detector.errors import START_OVER, LagDetectorError
+from lag_detector.places import checkpoints, table_location, warehouse
+
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
-
-from lag_detector.errors import LagDetectorError
 
 TABLE = "default.visits"
 ALL_ROWS = 1_000_000
@@ -21,31 +21,6 @@ COLUMNS = (
     .add("user_id", "string", nullable=False)
     .add("page", "string", nullable=False)
 )
-
-
-def warehouse() -> str:
-    """Tell where the table and the consumer's checkpoint live.
-
-    Returns:
-        `VISITS_WAREHOUSE`, a Hadoop URI as it stands or a folder as an absolute path;
-        without it the folder `warehouse` beside the scripts, wherever they are started from.
-    """
-    setting = os.environ.get("VISITS_WAREHOUSE")
-    if not setting:
-        return str(Path(__file__).resolve().parents[1] / "warehouse")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", setting):
-        return setting.rstrip("/")
-    return str(Path(setting).expanduser().absolute())
-
-
-def table_location() -> str:
-    """Tell where the table lives."""
-    return f"{warehouse()}/visits"
-
-
-def checkpoint_location() -> str:
-    """Tell where the consumer remembers what it has read."""
-    return f"{warehouse()}/checkpoints/visits_consumer"
 
 
 def rows(commit: int) -> list[tuple[str, datetime, str, str]]:
@@ -68,17 +43,30 @@ def rows(commit: int) -> list[tuple[str, datetime, str, str]]:
 def show(visits: DataFrame) -> None:
     """Print visits ordered by their id, all of them and untruncated."""
     visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
+    sys.stdout.flush()  # before the stream notes them as read: a script that is killed must not keep them to itself
 
 
 def open_table(spark: SparkSession) -> None:
     """Make the table known to the session by its name; the in-memory catalog starts empty.
 
     Raises:
-        LagDetectorError: there is no table yet.
+        LagDetectorError: there is no table yet, or a commit of it was cut off.
     """
     if not DeltaTable.isDeltaTable(spark, table_location()):
         raise LagDetectorError(f"there is no table {TABLE} in {warehouse()} yet; run python create_table.py first")
+    _check_commits()
     DeltaTable.createIfNotExists(spark).tableName(TABLE).location(table_location()).execute()
+
+
+def _check_commits() -> None:
+    """Refuse a log with an empty file, as a power failure leaves it: Delta takes it for a commit without rows.
+
+    Looks at local disks only; the other file systems write a file whole or not at all.
+    """
+    log = Path(table_location().removeprefix("file:"), "_delta_log")
+    for file in log.glob("*.json"):
+        if not file.stat().st_size:
+            raise LagDetectorError(f"{file} is empty, its rows are unknown; put it back from a copy, or {START_OVER}")
 
 
 def start_over(spark: SparkSession) -> None:
@@ -87,17 +75,17 @@ def start_over(spark: SparkSession) -> None:
     Raises:
         LagDetectorError: what is in the table's place is no Delta table; it stays as it is.
     """
-    table = _folder(spark, table_location())
-    if table.exists() and not table.is_empty() and not DeltaTable.isDeltaTable(spark, table_location()):
+    table, log = _Folder(spark, table_location()), _Folder(spark, f"{table_location()}/_delta_log")
+    if table.exists() and not (table.is_empty() or log.exists()):
         raise LagDetectorError(
             f"{table_location()} holds something that is no Delta table; "
             "move it away or set VISITS_WAREHOUSE to another folder"
         )
-    _folder(spark, f"{warehouse()}/checkpoints").delete()
-    table.delete()
+    _Folder(spark, checkpoints()).delete()
+    table.delete(last=log)  # cut off in between, it is still known as a table when the script runs again
 
 
-class _folder:
+class _Folder:
     """A folder of the warehouse, through Hadoop's file system: local disk and object store alike."""
 
     def __init__(self, spark: SparkSession, location: str) -> None:
@@ -111,5 +99,9 @@ class _folder:
     def is_empty(self) -> bool:
         return self.files.getFileStatus(self.path).isDirectory() and not self.files.listStatus(self.path)
 
-    def delete(self) -> None:
+    def delete(self, last: "_Folder | None" = None) -> None:
+        if last and self.exists():
+            for child in self.files.listStatus(self.path):
+                if child.getPath().getName() != last.path.getName():
+                    self.files.delete(child.getPath(), True)
         self.files.delete(self.path, True)

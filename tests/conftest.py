@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from demo.stack import COMPRESSED, ROOT, Stack, local_stack, wait_for
+from demo.stack import COMPRESSED, ROOT, Stack, free_port, local_stack, pushgateway, wait_for
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION
+from lag_detector.session import delta_session
+
+import pytest
+from pyspark.sql import SparkSession
 
 
 class Reader:
@@ -77,10 +79,29 @@ class Reader:
         wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--histories", type=int, default=8, help="random histories of a table to go through")
+    parser.addoption("--kills", type=int, default=3, help="scripts to kill")
+    parser.addoption("--seed", type=int, default=1, help="where the random choices start")
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with local_stack(tmp_path_factory.mktemp("stack"), COMPRESSED) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for the tests that look at many cases; the scripts each have their own."""
+    with delta_session("tests", str(tmp_path_factory.mktemp("spark"))) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def pushgateway_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pushgateway(tmp_path_factory.mktemp("pushgateway"), free_port()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

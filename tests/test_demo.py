@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from demo import programs
 from demo.stack import ROOT, free_port, pushgateway, wait_for
 from lag_detector.errors import LagDetectorError
+
+import pytest
 
 DEMO = [sys.executable, "-u", "-m", "demo"]
 

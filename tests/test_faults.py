@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from demo.stack import ROOT, free_port
 from tests.conftest import Reader
+
+import pytest
 
 
 @pytest.fixture

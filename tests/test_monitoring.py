@@ -2,9 +2,9 @@
 
 import re
 
-import yaml
-
 from demo.stack import ALERT, COMPRESSED, LAG, ROOT
+
+import yaml
 
 RULES = yaml.safe_load((ROOT / "prometheus" / "rules" / "visits.yml").read_text())["groups"]
 CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())

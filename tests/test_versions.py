@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from lag_detector.errors import LagDetectorError
 from lag_detector.versions import last_read_version
+
+import pytest
 
 
 def progress(*offsets: Any) -> dict[str, Any]:

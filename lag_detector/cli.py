@@ -1,0 +1,56 @@
+"""How a script ends: its exit code, one sentence for what went wrong, no traceback.
+
+Importing this module makes Ctrl-C quiet, also while Spark is still being imported: only programs do it.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+from lag_detector.errors import DEBUG, sentence
+
+STOPPED = "Stopped before the end; run it again to go on."
+CTRL_C = 130
+
+
+def run(main: Callable[[], None]) -> int:
+    """Run a script's `main` and return its exit code.
+
+    Args:
+        main: the script, without arguments.
+
+    Returns:
+        0 when it is done, 1 after a problem told in one sentence on standard error,
+        130 after Ctrl-C. With `LAG_DETECTOR_DEBUG=1` a problem is raised instead.
+    """
+    debug = os.environ.get(DEBUG)
+    if not debug:
+        logging.disable()  # py4j and PySpark log at length what we are going to tell in a sentence
+    try:
+        main()
+        return 0
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return CTRL_C
+    except Exception as error:
+        if debug:
+            raise
+        print(f"Error: {sentence(error)}.", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's own clean-up
+
+
+def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End a program that Ctrl-C met outside `run`; show anything else as Python does."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(STOPPED, file=sys.stderr, flush=True)
+    os._exit(CTRL_C)
+
+
+sys.excepthook = _end_quietly

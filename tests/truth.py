@@ -1,0 +1,57 @@
+"""What is really there, found without Spark and without the code under test: on disk and on the Pushgateway."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+
+def gauges(pushgateway: str) -> dict[str, float]:
+    """Read the gauges of the visits table from a Pushgateway, by their names."""
+    with urlopen(f"{pushgateway}/metrics", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("visits_")]
+    return {line.partition("{")[0]: float(line.split()[-1]) for line in lines}
+
+
+class Disk(NamedTuple):
+    """A warehouse on the local disk."""
+
+    warehouse: Path
+
+    @property
+    def log(self) -> Path:
+        return self.warehouse / "visits" / "_delta_log"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.warehouse / "checkpoints" / "visits_consumer"
+
+    def commit(self, version: int) -> Path:
+        return self.log / f"{version:020d}.json"
+
+    def versions(self) -> list[int]:
+        return sorted(int(file.stem) for file in self.log.glob("*.json") if file.stem.isdigit())
+
+    def last_version(self) -> int:
+        return self.versions()[-1]
+
+    def rows(self, versions: range) -> int:
+        """Count the rows that these versions added."""
+        lines = [line for version in versions for line in self.commit(version).read_text().splitlines()]
+        return sum(json.loads(add["stats"])["numRecords"] for add in self._actions(lines, "add"))
+
+    def batches(self, kind: str) -> set[int]:
+        """List the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
+        return {int(file.name) for file in (self.checkpoint / kind).glob("*") if file.name.isdigit()}
+
+    def version_read(self) -> int | None:
+        """Tell the last version whose batch is done, from the checkpoint's own files."""
+        done = self.batches("offsets") & self.batches("commits")
+        if not done:
+            return None
+        offset = json.loads((self.checkpoint / "offsets" / str(max(done))).read_text().splitlines()[-1])
+        return None if offset["isStartingVersion"] else int(offset["reservoirVersion"]) - 1
+
+    @staticmethod
+    def _actions(lines: list[str], kind: str) -> list[dict[str, Any]]:
+        return [action[kind] for action in map(json.loads, lines) if kind in action]
