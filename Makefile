@@ -1,8 +1,9 @@
 # The words of this project; `make` alone lists them.
 PYTHON ?= python3
 PY := .venv/bin/python
+SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test lint reset clean
+.PHONY: help setup up down demo test soak lint reset clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=rea
 
 test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 9 minutes)
 	@$(PY) -m pytest
+
+soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)
+	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 tests/test_truth.py tests/test_kills.py
 
 lint: .venv/dev ## check Python, YAML, the compose file and the Prometheus configuration
 	@.venv/bin/ruff check .

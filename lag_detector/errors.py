@@ -28,8 +28,9 @@ SENTENCES = {
         "the consumer's checkpoint belongs to an earlier table than the one in {table}; " + READ_AGAIN
     ),
     r"CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using": (
-        "another consumer runs on the same checkpoint and goes on, this one has stopped; "
-        "when the other has ended, run python visits_consumer.py again"
+        "another consumer works with the same checkpoint and goes on, this one has stopped; run python "
+        "visits_consumer.py again when it has ended (and if there is none, the checkpoint is damaged: "
+        "delete it with {delete_checkpoint} and the table is read from its beginning)"
     ),
     r"Trying to load a non-existent version (?P<version>\d+)": (
         "the consumer's checkpoint has read version {version}, which the table in {table} does not have; " + READ_AGAIN
@@ -46,7 +47,8 @@ SENTENCES = {
         "the columns of the table have changed in a way that the consumer's checkpoint cannot follow; " + READ_AGAIN
     ),
     r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|Permission denied"
-    r"|AccessControlException|ParentNotDirectoryException|Not a directory|Read-only file system": (
+    r"|AccessControlException|FileAlreadyExistsException|ParentNotDirectoryException|Not a directory"
+    r"|Read-only file system": (
         "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
     ),
     r"No space left on device": "the disk of the warehouse is full; make room and run it again",

@@ -5,18 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from demo.stack import ROOT, free_port
 from tests.conftest import Reader
 
 import pytest
-
-
-@pytest.fixture
-def alone(reader: Reader, tmp_path: Path) -> Reader:
-    """A reader with a warehouse of their own."""
-    return Reader(tmp_path, reader.stack)
 
 
 @pytest.mark.parametrize("script", ["visits_creator_job.py", "visits_reader.py", "visits_consumer.py"])

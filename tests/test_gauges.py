@@ -5,15 +5,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 from demo.programs import program
 from demo.stack import free_port, pushgateway, running
 from lag_detector import gauges
 from lag_detector.errors import LagDetectorError
 from tests import truth
+from tests.servers import serving
 
 import pytest
 import trustme
@@ -39,27 +40,6 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
 
 Publish = Callable[[str, int], None]
-
-
-@contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve this answer to every request; gives host and port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join(5)
 
 
 @contextmanager
@@ -160,7 +140,6 @@ def test_a_gateway_that_never_ends_its_answer_is_given_up(publish: Publish) -> N
             pass  # given up, indeed
 
     with serving(answer) as address:
-        Thread(target=given_up.wait, args=(60,), daemon=True).start()
         try:
             with pytest.raises(LagDetectorError, match="timed out"):
                 publish(f"http://{address}", 3)

@@ -29,6 +29,9 @@ class Disk(NamedTuple):
     def commit(self, version: int) -> Path:
         return self.log / f"{version:020d}.json"
 
+    def data(self) -> list[Path]:
+        return list(self.log.parent.glob("*.parquet"))
+
     def versions(self) -> list[int]:
         return sorted(int(file.stem) for file in self.log.glob("*.json") if file.stem.isdigit())
 

@@ -1,0 +1,132 @@
+"""Scripts that are ended at any moment: nothing is lost, nothing to clean up, both gauges right after the next run."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from lag_detector.cli import STOPPED
+from tests.conftest import Reader
+from tests.truth import Disk, gauges
+
+import pytest
+
+CREATE, WRITER, CONSUMER = "create_table.py", "visits_creator_job.py", "visits_consumer.py"
+Process = subprocess.Popen[str]
+
+
+def kill_all(process: Process) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_python(process: Process) -> None:
+    process.kill()
+
+
+def kill_java(process: Process) -> None:
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+
+
+def press_ctrl_c(process: Process) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+ENDS = [kill_all, kill_python, kill_java, press_ctrl_c]
+
+
+class Ledger:
+    """What every run is held to."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.disk = Disk(reader.warehouse)
+        self.seen: Counter[str] = Counter()
+
+    def shown(self, gauge: str) -> float:
+        return gauges(self.reader.stack.pushgateway).get(f"visits_{gauge}_version", -1)
+
+    def version_read(self) -> int:
+        read = self.disk.version_read()
+        return -1 if read is None else read
+
+    def end(self, script: str, end: Callable[[Process], None], after: float) -> None:
+        """Start a script, end it after some seconds, and check what it left behind."""
+        read_before = self.version_read()
+        with self.reader.start(script) as process:
+            try:
+                process.wait(after)
+                self.seen["ended by themselves"] += 1
+            except subprocess.TimeoutExpired:
+                end(process)
+                self.seen[f"{end.__name__} {script}"] += 1
+            out, err = process.communicate(timeout=120)
+        assert "Traceback" not in err
+        assert "\tat " not in err
+        told = [line for line in err.splitlines() if not line.endswith("…")]
+        if process.returncode > 0:
+            assert process.returncode == (130 if end is press_ctrl_c else 1)
+            assert len(told) == 1
+            assert told[0] == STOPPED if end is press_ctrl_c else told[0].startswith("Error: ")
+            assert "LAG_DETECTOR_DEBUG" not in told[0]
+        if script == CREATE:
+            return
+        assert self.shown("writer") <= self.disk.last_version()
+        assert self.shown("reader") <= self.version_read()
+        self.every_row_is_in_the_table()
+        if script == CONSUMER:
+            # Rows of a batch that was not committed may be printed too, they come again.
+            assert rows(out) >= self.disk.rows(range(read_before + 1, self.version_read() + 1))
+
+    def next_runs_are_right(self) -> None:
+        before = self.disk.last_version()
+        self.reader.succeed(WRITER)
+        assert self.shown("writer") == self.disk.last_version() == before + 3
+        self.every_row_is_in_the_table()
+        read_before = self.version_read()
+        out = self.reader.succeed(CONSUMER)
+        assert self.shown("reader") == self.version_read() == self.disk.last_version()
+        assert rows(out) == self.disk.rows(range(read_before + 1, self.version_read() + 1))
+
+    def every_row_is_in_the_table(self) -> None:
+        for version in range(1, self.disk.last_version() + 1):
+            assert self.disk.rows(range(version, version + 1)) == 3
+
+
+def rows(printed: str) -> int:
+    return len(re.findall(r"^\|visit \d-", printed, re.MULTILINE))
+
+
+def test_scripts_that_are_ended_at_any_moment(alone: Reader, pytestconfig: pytest.Config) -> None:
+    number = pytestconfig.getoption("--seed")
+    chance = Random(number)
+    ledger = Ledger(alone)
+    begin = time.monotonic()
+    alone.succeed(CREATE)
+    usual = time.monotonic() - begin
+    for _ in range(pytestconfig.getoption("--kills")):
+        # Ctrl-C on a Python that is just starting is Python's own to answer.
+        script, end = chance.choice([WRITER, CONSUMER]), chance.choice(ENDS)
+        ledger.end(script, end, chance.uniform(0.3, usual))
+        ledger.next_runs_are_right()
+    print(f"\nSeed {number}, nothing lost:", ", ".join(f"{count} {what}" for what, count in ledger.seen.items()))
+    assert sum(ledger.seen.values()) == pytestconfig.getoption("--kills")
+
+
+def test_a_creation_that_is_killed_is_repeated(alone: Reader) -> None:
+    ledger = Ledger(alone)
+    alone.succeed(CREATE)
+    alone.succeed(WRITER)
+    with alone.start(CREATE) as process:
+        assert process.stderr is not None
+        assert any("Creating" in line for line in process.stderr)
+        kill_all(process)
+    assert gauges(alone.stack.pushgateway) == {}
+    alone.succeed(CREATE)
+    assert ledger.disk.last_version() == 0
+    ledger.next_runs_are_right()
