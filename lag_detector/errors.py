@@ -46,7 +46,7 @@ SENTENCES = {
     r"DELTA_STREAMING_INCOMPATIBLE_SCHEMA_CHANGE|DELTA_SCHEMA_CHANGED": (
         "the columns of the table have changed in a way that the consumer's checkpoint cannot follow; " + READ_AGAIN
     ),
-    r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|Permission denied"
+    r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|mkdir of .* failed|Permission denied"
     r"|AccessControlException|FileAlreadyExistsException|ParentNotDirectoryException|Not a directory"
     r"|Read-only file system": (
         "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
@@ -60,8 +60,13 @@ SENTENCES = {
         "a file of the table's log in {table}/_delta_log is damaged or missing; put it back from a copy, or "
         + START_OVER
     ),
-    r"Could not parse Master URL: '?(?P<master>[^'\n]*)": (
-        "{master} is no address of a Spark master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
+    r"Master must either be|Could not parse Master URL": (
+        "the name of the Spark master is none that Spark knows; set SPARK_MASTER to local[*] or spark://host:7077, or "
+        "unset it"
+    ),
+    r"unresolved dependency|download failed": (
+        "Delta's jars could not be fetched from Maven Central; run it again with a network connection, they are then "
+        "kept for good"
     ),
     r"All masters are unresponsive": "no Spark master answers; check that it runs and that SPARK_MASTER is its address",
     r"No FileSystem for scheme|ClassNotFoundException: Class \S*[Ff]ile[Ss]ystem not found": (
@@ -88,11 +93,17 @@ def sentence(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, LagDetectorError):
         return text
-    full = f"{text}\n{getattr(error, '_stackTrace', '')}"  # PySpark keeps Java's stack apart
+    stack = getattr(error, "_stackTrace", "")  # PySpark keeps it apart
+    cause = first_line(text) or type(error).__name__
+    return known_sentence(f"{text}\n{stack}") or f"{cause} (run again with {DEBUG}=1 to see where)"
+
+
+def known_sentence(text: str) -> str | None:
+    """Find the sentence for what Spark, Delta or Java said; None where there is none."""
     for pattern, known in SENTENCES.items():
-        if found := re.search(pattern, full, re.DOTALL):
+        if found := re.search(pattern, text, re.DOTALL):
             return known.format(**found.groupdict(), **_places())
-    return f"{first_line(text) or type(error).__name__} (run again with {DEBUG}=1 to see where)"
+    return None
 
 
 def first_line(text: str) -> str:

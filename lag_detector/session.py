@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from lag_detector.errors import DEBUG, LagDetectorError
+from lag_detector.errors import DEBUG, LagDetectorError, known_sentence
 from lag_detector.java import check_java
 
 from delta import configure_spark_with_delta_pip
@@ -170,11 +170,8 @@ def _why_not_started(log: IO[bytes] | None) -> str:
     if log:
         log.seek(0)
         text = log.read().decode(errors="replace")
-    if "unresolved dependency" in text or "download failed" in text:
-        return (
-            "Delta's jars could not be fetched from Maven Central; "
-            "run it again with a network connection, they are then kept for good"
-        )
+    if known := known_sentence(text):
+        return known
     causes = [line for line in text.splitlines() if re.search(r"Exception|Error", line) and "\tat " not in line]
     cause = causes[0].strip().rstrip(".") if causes else "its process ended at once"
     return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)"

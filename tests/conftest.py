@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.stack import COMPRESSED, ROOT, Stack, free_port, local_stack, pushgateway, wait_for
@@ -24,8 +24,8 @@ class Reader:
         self.desk.mkdir()
         self.warehouse = folder / "warehouse"
 
-    def start(self, script: str, **settings: str) -> subprocess.Popen[str]:
-        """Start a script, in a process group of its own."""
+    def start(self, script: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
+        """Start a script behind a command's prefix, in a process group of its own."""
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
@@ -33,32 +33,32 @@ class Reader:
             "VISITS_WAREHOUSE": str(self.warehouse),
             **settings,
         }
-        command = [sys.executable, str(ROOT / script)]
+        command = [*prefix, sys.executable, str(ROOT / script)]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=self.desk, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
 
-    def run(self, script: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a script to its end, whatever that is."""
-        with self.start(script, **settings) as process:
+        with self.start(script, prefix, **settings) as process:
             try:
                 out, err = process.communicate(timeout=180)
             finally:
                 process.kill()
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def succeed(self, script: str, **settings: str) -> str:
+    def succeed(self, script: str, prefix: Sequence[str] = (), **settings: str) -> str:
         """Run a script that must do its work without a warning; gives its standard output."""
-        done = self.run(script, **settings)
+        done = self.run(script, prefix, **settings)
         assert done.returncode == 0, done.stderr
         noise = [line for line in done.stderr.splitlines() if not line.endswith("…")]
         assert noise == []
         return done.stdout
 
-    def fail(self, script: str, **settings: str) -> str:
+    def fail(self, script: str, prefix: Sequence[str] = (), **settings: str) -> str:
         """Run a script that must stop with one sentence; gives the sentence."""
-        done = self.run(script, **settings)
+        done = self.run(script, prefix, **settings)
         assert done.returncode == 1, done
         told = [line for line in done.stderr.splitlines() if not line.endswith("…")]
         assert len(told) == 1, done.stderr
@@ -80,8 +80,8 @@ class Reader:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--histories", type=int, default=8, help="random histories of a table to go through")
-    parser.addoption("--kills", type=int, default=3, help="scripts to kill")
+    parser.addoption("--histories", type=int, default=6, help="random histories of a table to go through")
+    parser.addoption("--kills", type=int, default=4, help="scripts to end at any moment")
     parser.addoption("--seed", type=int, default=1, help="where the random choices start")
 
 

@@ -5,11 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from demo.stack import ROOT, free_port
 from tests.conftest import Reader
+from tests.truth import Disk
 
 import pytest
+from pyspark.sql import SparkSession
 
 
 @pytest.mark.parametrize("script", ["visits_creator_job.py", "visits_reader.py", "visits_consumer.py"])
@@ -32,6 +35,14 @@ def test_a_pushgateway_that_is_down_costs_no_rows(alone: Reader) -> None:
     assert alone.succeed("visits_consumer.py").startswith("visits_reader_version 6 ")
 
 
+def test_a_malformed_setting_costs_nothing(alone: Reader) -> None:
+    alone.succeed("create_table.py")
+    for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
+        assert "PUSHGATEWAY_URL is not of the form" in alone.fail(script, PUSHGATEWAY_URL="localhost:9091")
+    assert Disk(alone.warehouse).last_version() == 0
+    assert "SPARK_MASTER" in alone.fail("visits_reader.py", SPARK_MASTER="my cluster")
+
+
 def test_a_warehouse_that_is_a_file(alone: Reader) -> None:
     alone.warehouse.write_text("mine")
     assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py")
@@ -40,6 +51,43 @@ def test_a_warehouse_that_is_a_file(alone: Reader) -> None:
 
 def test_a_warehouse_that_cannot_be_written(alone: Reader) -> None:
     assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
+
+
+def test_a_warehouse_that_has_become_read_only(alone: Reader) -> None:
+    alone.succeed("create_table.py")
+    alone.succeed("visits_creator_job.py")
+    folders = [alone.warehouse, *(path for path in alone.warehouse.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    # Root may write everywhere, unless it gives that up.
+    give_up = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    for script in ("visits_creator_job.py", "visits_consumer.py", "create_table.py"):
+        assert "the warehouse cannot be written; set VISITS_WAREHOUSE" in alone.fail(script, prefix=give_up)
+    assert alone.succeed("visits_reader.py", prefix=give_up).count("|visit ") == 9
+    for folder in folders:
+        folder.chmod(0o755)
+    assert alone.succeed("visits_creator_job.py").startswith("visits_writer_version 6 ")
+    assert alone.succeed("visits_consumer.py").count("|visit ") == 18
+
+
+def test_an_odd_warehouse_and_a_locale_without_letters(alone: Reader) -> None:
+    odd = {"VISITS_WAREHOUSE": str(alone.folder / 'it\'s 100% "naïve" #1, k=v `店` '), "LC_ALL": "C"}
+    alone.succeed("create_table.py", **odd)
+    alone.succeed("visits_creator_job.py", **odd)
+    assert alone.succeed("visits_reader.py", **odd).count("|visit ") == 9
+    assert alone.succeed("visits_consumer.py", **odd).count("|visit ") == 9
+    assert {path.name for path in Path(odd["VISITS_WAREHOUSE"]).iterdir()} == {"visits", "checkpoints"}
+
+
+def test_changed_rows_that_the_consumer_has_to_read(alone: Reader, spark: SparkSession) -> None:
+    alone.succeed("create_table.py")
+    alone.succeed("visits_creator_job.py")
+    alone.succeed("visits_consumer.py")
+    spark.sql(f"DELETE FROM delta.`{alone.warehouse}/visits` WHERE visit_id = 'visit 1-0'")
+    told = alone.fail("visits_consumer.py")
+    assert "version 4 of the table changed rows that it had before (DELETE)" in told
+    assert "skipChangeCommits" in told
+    assert f"rm -r {alone.warehouse}/checkpoints/visits_consumer" in told
 
 
 def test_a_folder_that_is_no_delta_table_is_left_alone(alone: Reader) -> None:
