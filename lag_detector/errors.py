@@ -7,6 +7,7 @@ from lag_detector.places import checkpoint_location, table_location, warehouse
 
 DEBUG = "LAG_DETECTOR_DEBUG"
 
+READ_ONLY = "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
 START_OVER = "start over with python create_table.py"
 READ_AGAIN = "delete it with {delete_checkpoint} and run the consumer again: it reads the table from its beginning"
 GO_ON = (
@@ -35,9 +36,9 @@ SENTENCES = {
     r"Trying to load a non-existent version (?P<version>\d+)": (
         "the consumer's checkpoint has read version {version}, which the table in {table} does not have; " + READ_AGAIN
     ),
-    r"DELTA_MISSING_FILES_UNEXPECTED_VERSION.*?from version (?P<version>\d+)": (
-        "the table's log was cleaned up and no longer has version {version}, from which the consumer's checkpoint goes "
-        "on; " + READ_AGAIN
+    r"DELTA_MISSING_FILES_UNEXPECTED_VERSION|DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE": (
+        "the table's log was cleaned up and no longer has the version from which the consumer's checkpoint goes on; "
+        + READ_AGAIN
     ),
     r"HDFSMetadataLog|OffsetSeqLog|CommitLog|StreamMetadata|STREAMING_CHECKPOINT_MISSING_METADATA_FILE"
     r"|in the checkpoint offsets|batch \d+ doesn't exist|assertion failed.*populateStartOffsets": (
@@ -48,9 +49,7 @@ SENTENCES = {
     ),
     r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|mkdir of .* failed|Permission denied"
     r"|AccessControlException|FileAlreadyExistsException|ParentNotDirectoryException|Not a directory"
-    r"|Read-only file system": (
-        "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
-    ),
+    r"|Read-only file system": READ_ONLY,
     r"No space left on device": "the disk of the warehouse is full; make room and run it again",
     r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file)": (
         "the table's data file {file} is missing or damaged in {table}; put it back from a copy, or " + START_OVER

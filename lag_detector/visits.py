@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from lag_detector.errors import START_OVER, LagDetectorError
+from lag_detector.errors import READ_ONLY, START_OVER, LagDetectorError
 from lag_detector.places import checkpoints, table_location, warehouse
 
 from delta.tables import DeltaTable
@@ -105,3 +105,5 @@ class _Folder:
                 if child.getPath().getName() != last.path.getName():
                     self.files.delete(child.getPath(), True)
         self.files.delete(self.path, True)
+        if self.exists():  # Hadoop does not say so
+            raise LagDetectorError(READ_ONLY)
