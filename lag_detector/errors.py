@@ -10,6 +10,9 @@ DEBUG = "LAG_DETECTOR_DEBUG"
 READ_ONLY = "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
 START_OVER = "start over with python create_table.py"
 READ_AGAIN = "delete it with {delete_checkpoint} and run the consumer again: it reads the table from its beginning"
+LOG_DAMAGED = (
+    "a file of the table's log in {table}/_delta_log is damaged or missing; put it back from a copy, or " + START_OVER
+)
 GO_ON = (
     'to go on without them, add .option("skipChangeCommits", "true") after .readStream in visits_consumer.py; '
     "to read the table again as it is now, run {delete_checkpoint}; or " + START_OVER
@@ -47,18 +50,19 @@ SENTENCES = {
     r"DELTA_STREAMING_INCOMPATIBLE_SCHEMA_CHANGE|DELTA_SCHEMA_CHANGED": (
         "the columns of the table have changed in a way that the consumer's checkpoint cannot follow; " + READ_AGAIN
     ),
-    r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|mkdir of .* failed|Permission denied"
-    r"|AccessControlException|FileAlreadyExistsException|ParentNotDirectoryException|Not a directory"
-    r"|Read-only file system": READ_ONLY,
-    r"No space left on device": "the disk of the warehouse is full; make room and run it again",
-    r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file)": (
+    r"(?:reading file|Checksum error:) [^\n]*/_delta_log/": LOG_DAMAGED,
+    r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file| at \d+ exp:)": (
         "the table's data file {file} is missing or damaged in {table}; put it back from a copy, or " + START_OVER
     ),
-    r"DELTA_VERSIONS_NOT_CONTIGUOUS|DELTA_TRUNCATED_TRANSACTION_LOG|DELTA_STATE_RECOVER|sql\.delta\.actions"
-    r"|ChecksumException|/_delta_log/": (
-        "a file of the table's log in {table}/_delta_log is damaged or missing; put it back from a copy, or "
-        + START_OVER
+    r"DELTA_VERSIONS_NOT_CONTIGUOUS|DELTA_TRUNCATED_TRANSACTION_LOG|sql\.delta\.actions": LOG_DAMAGED,
+    r"FOREACH_BATCH_USER_FUNCTION_ERROR.*?Traceback.*?\n(?P<cause>[A-Za-z_][^\n]*)": (
+        "the consumer's work on a batch failed ({cause}); the batch counts as not read and comes again, mend the work "
+        f"and run it again (with {DEBUG}=1 to see where)"
     ),
+    r"DELTA_CANNOT_CREATE_LOG_PATH|failed to create its directory|Mkdirs failed|mkdir of [^\n]* failed"
+    r"|Permission denied|AccessControlException|FileAlreadyExistsException|ParentNotDirectoryException"
+    r"|Not a directory|Read-only file system": READ_ONLY,
+    r"No space left on device": "the disk of the warehouse is full; make room and run it again",
     r"Master must either be|Could not parse Master URL": (
         "the name of the Spark master is none that Spark knows; set SPARK_MASTER to local[*] or spark://host:7077, or "
         "unset it"
@@ -76,8 +80,8 @@ SENTENCES = {
         "the file system of the warehouse does not answer at {address}; check that it runs and that VISITS_WAREHOUSE "
         "is its address"
     ),
-    r"Answer from Java side is empty|Error while sending or receiving|Error while obtaining a new communication channel"
-    r"|Connection refused|Connection reset by peer|Broken pipe": (
+    r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
+    r"|trying to connect to the Java server|Connection refused": (
         "Spark's own process has ended before its time (killed, or out of memory); run it again to go on"
     ),
 }

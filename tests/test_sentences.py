@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import visits_consumer
 from lag_detector.errors import sentence
 from lag_detector.visits import TABLE, open_table, start_over
 from tests.steps import Steps
 
 import pytest
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
 Harm = Callable[[Path], None]
@@ -142,7 +144,7 @@ def test_a_damaged_log_checkpoint(harm: Harm, steps: Steps) -> None:
     assert "start over with python create_table.py" in told(steps.consume)
 
 
-@pytest.mark.parametrize("harm", [empty, garble, halve, remove])
+@pytest.mark.parametrize("harm", [empty, garble, halve, rot, remove])
 def test_a_damaged_data_file(harm: Harm, steps: Steps) -> None:
     before = set(steps.disk.data())
     steps.write()
@@ -207,6 +209,18 @@ def test_a_consumer_that_comes_too_late_for_the_log(steps: Steps) -> None:
     assert "log was cleaned up" in said
     delete_the_checkpoint_as(said)
     assert steps.consume() == 7
+
+
+def test_work_on_a_batch_that_fails(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What readers meet first when they put their own work in place of ours."""
+    steps.write()
+    with monkeypatch.context() as patch:
+        patch.setattr(visits_consumer, "print_visits", lambda visits, batch: int("many"))
+        with pytest.raises(StreamingQueryException) as failed:
+            steps.consume()
+    said = sentence(failed.value)
+    assert "work on a batch failed (ValueError: invalid literal for int() with base 10: 'many')" in said
+    assert steps.consume() == 6
 
 
 def test_a_column_with_another_name(steps: Steps) -> None:
