@@ -33,7 +33,7 @@ down: ## stop them; their data stays until docker compose down -v
 demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=real: the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
-test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 9 minutes)
+test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 25 minutes)
 	@$(PY) -m pytest
 
 soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)

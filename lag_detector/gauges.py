@@ -45,6 +45,8 @@ def pushgateway() -> Pushgateway:
         fits = False
     if not fits:
         raise LagDetectorError("PUSHGATEWAY_URL is not of the form http://host:port or https://user:password@host:port")
+    if url.hostname in ("localhost", "127.0.0.1", "::1"):
+        os.environ["no_proxy"] = url.hostname  # a proxy would look for it on a machine of its own
     address = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
     if url.username is None:
         return Pushgateway(address, default_handler)

@@ -115,6 +115,15 @@ def test_a_redirect_is_not_followed(publish: Publish) -> None:
         assert seen == []
 
 
+def test_a_proxy_is_not_asked_for_this_machine(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pushgateway(tmp_path, free_port()) as address:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv("no_proxy", "elsewhere")
+        publish(address, 3)
+
+
 def test_a_name_that_nobody_has(publish: Publish) -> None:
     with pytest.raises(LagDetectorError, match=r"http://no-such-host\.invalid:9091 .*(name|address)"):
         publish("http://no-such-host.invalid:9091", 3)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
+from demo.stack import wait_for
 from lag_detector.cli import STOPPED
 from tests.conftest import Reader
 from tests.truth import Disk, gauges
@@ -122,6 +123,22 @@ def test_scripts_that_are_ended_at_any_moment(alone: Reader, pytestconfig: pytes
             ledger.every_row_is_in_the_table()
             ledger.next_runs_are_right()
     print(f"\nSeed {number}, nothing lost:", ", ".join(f"{count} {what}" for what, count in ledger.seen.items()))
+
+
+def test_a_batch_that_is_noted_as_done_was_printed(alone: Reader) -> None:
+    """Killed as soon as its batch is committed, the consumer must not have kept the rows to itself."""
+    alone.succeed(CREATE)
+    alone.succeed(WRITER)
+    disk = Disk(alone.warehouse)
+    with alone.start(CONSUMER) as process:
+        try:
+            wait_for("the batch to be committed", lambda: disk.batches("commits") or None, 120)
+        finally:
+            kill_all(process)
+        out, _ = process.communicate(timeout=60)
+    assert rows(out) == 9
+    assert gauges(alone.stack.pushgateway) == {"visits_writer_version": 3}
+    assert alone.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {alone.stack.pushgateway}\n"
 
 
 def test_a_creation_that_is_killed_is_repeated(alone: Reader) -> None:
