@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from demo.stack import ROOT, free_port
+from lag_detector.cli import STOPPED
 from tests.conftest import Reader
 from tests.truth import Disk
 
@@ -123,8 +124,14 @@ def test_ctrl_c_ends_quietly_and_the_next_run_goes_on(alone: Reader) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert told == "Stopped before the end; run it again to go on.\n"
+    assert told == f"{STOPPED}\n"
     assert "visits_reader_version 0 " in alone.succeed("visits_consumer.py")
+
+
+def test_ctrl_c_while_spark_is_imported() -> None:
+    code = "import lag_detector.cli, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{STOPPED}\n")
 
 
 def test_a_spark_home_of_another_spark(alone: Reader) -> None:
