@@ -6,6 +6,7 @@ Importing this module makes Ctrl-C quiet, also while Spark is still being import
 import logging
 import os
 import signal
+import socketserver
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -28,7 +29,9 @@ def run(main: Callable[[], None]) -> int:
     """
     debug = os.environ.get(DEBUG)
     if not debug:
-        logging.disable()  # py4j and PySpark log at length what we are going to tell in a sentence
+        # What we are going to tell in a sentence, py4j and PySpark tell at length, the latter through its server.
+        logging.disable()
+        socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     try:
         main()
         return 0

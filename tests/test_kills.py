@@ -141,6 +141,24 @@ def test_a_batch_that_is_noted_as_done_was_printed(alone: Reader) -> None:
     assert alone.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {alone.stack.pushgateway}\n"
 
 
+def test_java_that_is_killed_between_two_commits(alone: Reader) -> None:
+    alone.succeed(CREATE)
+    ledger = Ledger(alone)
+    with alone.start(WRITER) as process:
+        try:
+            wait_for("the first commit", lambda: ledger.disk.last_version() or None, 120)
+            kill_java(process)
+            _, err = process.communicate(timeout=60)
+        finally:
+            kill_all(process) if process.poll() is None else None
+    told = [line for line in err.splitlines() if not line.endswith("…")]
+    assert process.returncode == 1
+    assert told == [
+        "Error: Spark's own process has ended before its time (killed, or out of memory); run it again to go on."
+    ]
+    ledger.next_runs_are_right()
+
+
 def test_a_creation_that_is_killed_is_repeated(alone: Reader) -> None:
     ledger = Ledger(alone)
     alone.succeed(CREATE)
