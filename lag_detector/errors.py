@@ -71,7 +71,10 @@ SENTENCES = {
         "Delta's jars could not be fetched from Maven Central; run it again with a network connection, they are then "
         "kept for good"
     ),
-    r"All masters are unresponsive": "no Spark master answers; check that it runs and that SPARK_MASTER is its address",
+    r"All masters are unresponsive|Cannot call methods on a stopped SparkContext": (
+        "Spark stopped by itself, as it does when no Spark master answers; check that the master runs and that "
+        "SPARK_MASTER is its address"
+    ),
     r"No FileSystem for scheme|ClassNotFoundException: Class \S*[Ff]ile[Ss]ystem not found": (
         "Spark has no file system for {warehouse}; set VISITS_WAREHOUSE to a folder, or give Spark the jars of that "
         "file system"

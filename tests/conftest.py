@@ -29,6 +29,7 @@ class Reader:
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
+            "PYTHONUNBUFFERED": "",  # set on many a build machine, on no reader's
             "PUSHGATEWAY_URL": self.stack.pushgateway,
             "VISITS_WAREHOUSE": str(self.warehouse),
             **settings,
