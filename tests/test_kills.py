@@ -65,7 +65,7 @@ class Ledger:
         read_before = self.version_read()
         with self.reader.start(script) as process:
             try:
-                process.wait(after)
+                assert process.wait(after) == 0
                 self.seen["ended by themselves"] += 1
             except subprocess.TimeoutExpired:
                 end(process)
