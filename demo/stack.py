@@ -127,9 +127,10 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
 
 @contextmanager
 def pushgateway(folder: Path, port: int, *options: str, scheme: str = "http") -> Iterator[str]:
-    """Run a Pushgateway with these options, its log in `folder`; gives its address."""
+    """Run a Pushgateway that keeps its gauges in `folder`; gives its address."""
     address = f"{scheme}://127.0.0.1:{port}"
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", *options]
+    command += [f"--persistence.file={folder / 'gauges'}"]
     with running(command, f"{address}/-/ready", folder / "pushgateway.log"):
         yield address
 
@@ -143,7 +144,7 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
     ready = f"http://127.0.0.1:{port}/-/ready"
     with ExitStack() as both:
-        gateway = both.enter_context(pushgateway(folder, gateway_port, f"--persistence.file={folder / 'gauges'}"))
+        gateway = both.enter_context(pushgateway(folder, gateway_port))
         both.enter_context(running(command, ready, folder / "prometheus.log"))
         yield Stack(f"http://127.0.0.1:{port}", gateway)
 

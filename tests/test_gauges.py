@@ -189,7 +189,7 @@ def test_after_a_restart_the_next_push_is_right(
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
-    command += [f"--persistence.file={tmp_path / 'gauges'}"] if persistent else []
+    command += [f"--persistence.file={tmp_path / 'gauges' if persistent else ''}"]
     with running(command, f"{address}/-/ready", tmp_path / "log") as gateway:
         publish(address, 3)
         gateway.send_signal(end)
