@@ -8,6 +8,7 @@ from lag_detector.places import checkpoint_location, table_location, warehouse
 DEBUG = "LAG_DETECTOR_DEBUG"
 
 READ_ONLY = "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that is yours to write"
+JAVA_ENDED = "Spark's own process has ended before its time (killed, or out of memory); run it again to go on"
 START_OVER = "start over with python create_table.py"
 READ_AGAIN = "delete it with {delete_checkpoint} and run the consumer again: it reads the table from its beginning"
 LOG_DAMAGED = (
@@ -84,9 +85,7 @@ SENTENCES = {
         "is its address"
     ),
     r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
-    r"|trying to connect to the Java server|Connection refused": (
-        "Spark's own process has ended before its time (killed, or out of memory); run it again to go on"
-    ),
+    r"|trying to connect to the Java server|Connection refused": JAVA_ENDED,
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from lag_detector.errors import DEBUG, LagDetectorError, known_sentence
+from lag_detector.errors import DEBUG, JAVA_ENDED, LagDetectorError, known_sentence
 from lag_detector.java import check_java
 
 from delta import configure_spark_with_delta_pip
@@ -173,8 +173,9 @@ def _why_not_started(log: IO[bytes] | None) -> str:
     if known := known_sentence(text):
         return known
     causes = [line for line in text.splitlines() if re.search(r"Exception|Error", line) and "\tat " not in line]
-    cause = causes[0].strip().rstrip(".") if causes else "its process ended at once"
-    return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)"
+    if not causes:
+        return JAVA_ENDED
+    return f"Spark did not start: {causes[0].strip().rstrip('.')} (run again with {DEBUG}=1 to see its log)"
 
 
 def main() -> None:
