@@ -3,12 +3,14 @@
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
@@ -66,11 +68,20 @@ def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
     conf = _settings(name, warehouse)
     with _spark_log() as log:
         spark = SparkSession(_spark_context(conf, log))
+        # Spark's own handler calls Java, which may be in the middle of a call and then takes no other one, not even
+        # stop(). So Ctrl-C is Python's again, and Java ends when we have ended.
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted = False
         try:
             _keep_jars(spark)
             yield spark
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
-            spark.stop()
+            if not interrupted:
+                spark.stop()
 
 
 def _settings(name: str, warehouse: str) -> SparkConf:
