@@ -14,6 +14,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 
+def complaints(stderr: str) -> list[str]:
+    """Give what a script said on standard error beside the line before each slow step."""
+    return [line for line in stderr.splitlines() if not line.endswith("…")]
+
+
 class Reader:
     """Somebody who runs the scripts, far from the repository and far from UTC."""
 
@@ -53,15 +58,14 @@ class Reader:
         """Run a script that must do its work without a warning; gives its standard output."""
         done = self.run(script, prefix, **settings)
         assert done.returncode == 0, done.stderr
-        noise = [line for line in done.stderr.splitlines() if not line.endswith("…")]
-        assert noise == []
+        assert complaints(done.stderr) == []
         return done.stdout
 
     def fail(self, script: str, prefix: Sequence[str] = (), **settings: str) -> str:
         """Run a script that must stop with one sentence; gives the sentence."""
         done = self.run(script, prefix, **settings)
         assert done.returncode == 1, done
-        told = [line for line in done.stderr.splitlines() if not line.endswith("…")]
+        told = complaints(done.stderr)
         assert len(told) == 1, done.stderr
         assert told[0].startswith("Error: ")
         assert told[0].endswith(".")
