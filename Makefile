@@ -45,7 +45,8 @@ lint: .venv/dev ## check Python, YAML, the compose file and the Prometheus confi
 	@.venv/bin/mypy .
 	@.venv/bin/yamllint -s .
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	@"$$($(PY) -m demo.programs promtool)" check config prometheus/prometheus.yml
+	@promtool="$$($(PY) -m demo.programs promtool)" && \
+		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
 reset: ## delete the table and the checkpoint in warehouse/
 	rm -rf warehouse
