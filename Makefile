@@ -39,12 +39,15 @@ test: .venv/dev ## run the steps as a reader does, against a real Pushgateway an
 soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 tests/test_truth.py tests/test_kills.py
 
-lint: .venv/dev ## check Python, YAML, the compose file and the Prometheus configuration
+lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and Grafana
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy .
 	@.venv/bin/yamllint -s .
-	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	@for kind in datasources dashboards alerting; do .venv/bin/check-jsonschema \
+		--schemafile tests/schemas/$$kind.yml grafana/provisioning/$$kind/*.yml || exit; done
+	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
