@@ -7,11 +7,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from threading import current_thread, main_thread
-from typing import IO
+from threading import Thread, current_thread, main_thread
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from lag_detector.errors import DEBUG, JAVA_ENDED, LagDetectorError, known_sentence
@@ -146,9 +147,26 @@ def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
         _check_spark_home()
         _use_utf8()
     try:
-        return SparkContext(conf=conf, gateway=launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
+        return SparkContext(conf=conf, gateway=_java(conf, log))
     except PySparkRuntimeError as error:
         raise LagDetectorError(_why_not_started(log)) from error
+
+
+def _java(conf: SparkConf, log: IO[bytes] | None) -> Any:
+    """Start Java, from a thread that Ctrl-C does not reach.
+
+    Cut off, PySpark would remove the folder where Java leaves its address, and a Java that finds it gone never ends.
+    """
+    gateway: Future[Any] = Future()
+
+    def launch() -> None:
+        try:
+            gateway.set_result(launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            gateway.set_exception(error)
+
+    Thread(target=launch, daemon=True).start()
+    return gateway.result()
 
 
 def _check_spark_home() -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -22,6 +23,11 @@ CREATE, WRITER, CONSUMER = "create_table.py", "visits_creator_job.py", "visits_c
 Process = subprocess.Popen[str]
 
 
+def children(process: Process) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
 def kill_all(process: Process) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
@@ -31,8 +37,8 @@ def kill_python(process: Process) -> None:
 
 
 def kill_java(process: Process) -> None:
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    for child in children(process):
+        os.kill(child, signal.SIGKILL)
 
 
 def press_ctrl_c(process: Process) -> None:
@@ -150,13 +156,34 @@ def test_java_that_is_killed_between_two_commits(alone: Reader) -> None:
             kill_java(process)
             _, err = process.communicate(timeout=60)
         finally:
-            kill_all(process) if process.poll() is None else None
+            with suppress(ProcessLookupError):
+                kill_all(process)
     told = complaints(err)
     assert process.returncode == 1
     assert told == [
         "Error: Spark's own process has ended before its time (killed, or out of memory); run it again to go on."
     ]
     ledger.next_runs_are_right()
+
+
+def test_ctrl_c_while_java_starts_leaves_no_java_behind(alone: Reader) -> None:
+    alone.succeed(CREATE)
+    with alone.start(CONSUMER) as process:
+
+        def java_starts() -> bool | None:
+            commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children(process)]
+            return any("SparkSubmit" in command and "/java" in command for command in commands) or None
+
+        try:
+            wait_for("Java to start", java_starts, 60)
+            press_ctrl_c(process)
+            out, err = process.communicate(timeout=60)  # Java has the standard output too, until it ends
+        finally:
+            with suppress(ProcessLookupError):
+                kill_all(process)
+    assert process.returncode == 130
+    assert complaints(err) == [STOPPED]
+    assert out == ""
 
 
 def test_a_creation_that_is_killed_is_repeated(alone: Reader) -> None:
