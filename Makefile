@@ -3,10 +3,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test soak lint reset clean
+.PHONY: help setup up down demo test soak pictures lint reset clean
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with Spark, check Java, fetch Delta's jars once (450 MB, about a minute)
 	@$(PY) -m lag_detector.java
@@ -50,6 +50,9 @@ lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and G
 	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
+
+pictures: .venv/dev ## retake the pictures of the README from a real run (about 8 minutes; needs Chromium)
+	@$(PY) -m assets.take_pictures
 
 reset: ## delete the table and the checkpoint in warehouse/
 	rm -rf warehouse

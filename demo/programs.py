@@ -9,8 +9,22 @@ from pathlib import Path
 from lag_detector.cli import run
 from lag_detector.errors import LagDetectorError
 
-FETCHED = Path(__file__).parents[1] / ".cache" / "debian"
+FETCHED = Path(__file__).parents[1] / ".cache" / "programs"
 PACKAGES = ("prometheus", "prometheus-pushgateway")
+# What the pages of Debian's Prometheus need.
+PAGES = (
+    "fonts-glyphicons-halflings",
+    "libjs-bootstrap4",
+    "libjs-d3",
+    "libjs-eonasdan-bootstrap-datetimepicker",
+    "libjs-jquery",
+    "libjs-jquery-hotkeys",
+    "libjs-moment",
+    "libjs-moment-timezone",
+    "libjs-mustache",
+    "libjs-popper.js",
+    "libjs-rickshaw",
+)
 
 
 def program(name: str) -> str:
@@ -28,6 +42,12 @@ def program(name: str) -> str:
     return found
 
 
+def web_pages(prometheus: str) -> list[str]:
+    """Tell a Prometheus that was fetched where its pages are; an installed one knows it."""
+    fetched = Path(prometheus).is_relative_to(FETCHED)
+    return [f"--web.local-assets={FETCHED / 'usr' / 'share' / 'prometheus' / 'web'}"] if fetched else []
+
+
 def _fetch(name: str) -> None:
     """Unpack the packages into a folder: installing them would start services on ports 9090 and 9091."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -35,7 +55,7 @@ def _fetch(name: str) -> None:
             f"{name} is not on the PATH and this is no Debian or Ubuntu to fetch it from; "
             "install Docker with its compose plugin, or Prometheus and its Pushgateway"
         )
-    print("Fetching prometheus and prometheus-pushgateway, once (23 MB) …", file=sys.stderr)
+    print("Fetching prometheus and prometheus-pushgateway, once (26 MB) …", file=sys.stderr)
     FETCHED.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FETCHED.parent) as half_made:
         folder = Path(half_made)
@@ -43,7 +63,7 @@ def _fetch(name: str) -> None:
         own_lists = ["-o", f"Dir::State={folder}/state", "-o", f"Dir::Cache={folder}/cache"]
         (folder / "state" / "lists" / "partial").mkdir(parents=True)
         (folder / "cache" / "archives" / "partial").mkdir(parents=True)
-        download = ["apt-get", "-q", "download", *PACKAGES]
+        download = ["apt-get", "-q", "download", *PACKAGES, *PAGES]
         if not _works(download, folder):
             _works(["apt-get", *own_lists, "-q", "update"], folder)
             if not _works([*download[:1], *own_lists, *download[1:]], folder):

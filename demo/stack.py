@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from demo.programs import program
+from demo.programs import program, web_pages
 from lag_detector.errors import LagDetectorError
 
 ROOT = Path(__file__).parents[1]
@@ -38,9 +38,10 @@ class Stack(NamedTuple):
     prometheus: str
     pushgateway: str
 
-    def query(self, promql: str) -> list[float]:
-        """Ask Prometheus for the values of a query, one for each series; none is an empty list."""
-        result = self._get(f"/api/v1/query?{urlencode({'query': promql})}")["result"]
+    def query(self, promql: str, at: float | None = None) -> list[float]:
+        """Ask Prometheus for the values of a query, now or at a Unix time: one for each series, which may be none."""
+        when = {} if at is None else {"time": at}
+        result = self._get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
         return [float(series["value"][1]) for series in result]
 
     def alert_state(self) -> str:
@@ -141,7 +142,11 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     port, gateway_port = free_port(), free_port()
     files = prometheus_files(folder, f"127.0.0.1:{gateway_port}", timing)
     command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
-    command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+    command += [
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        *web_pages(command[0]),
+    ]
     ready = f"http://127.0.0.1:{port}/-/ready"
     with ExitStack() as both:
         gateway = both.enter_context(pushgateway(folder, gateway_port))

@@ -1,9 +1,18 @@
-"""The steps of the tutorial, one after the other, with what each must show."""
+"""The steps of the tutorial, one after the other, with what each must show in the terminal and on the dashboard."""
 
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby
 from urllib.request import urlopen
 
-from demo.stack import LAG, ROOT
+from demo.stack import ALERT, COMPRESSED, LAG, ROOT, Stack, local_stack, wait_for
+from lag_detector.errors import LagDetectorError
 from tests.conftest import Reader
+from tests.grafana import Rule, queries
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
 
 CREATED = """\
 +----------------------------+------------------------+
@@ -48,19 +57,46 @@ def gauges_on_the_gateway(reader: Reader) -> list[str]:
         return sorted(line for line in answer.read().decode().splitlines() if line.startswith("visits_"))
 
 
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One that remembers nothing of other tests."""
+    with local_stack(tmp_path_factory.mktemp("stack"), COMPRESSED) as running:
+        yield running
+
+
+def the_dashboard_shows(
+    reader: Reader, writers: list[float], readers: list[float], lag: list[float], states: list[float]
+) -> None:
+    """Wait until every query of the dashboard gives what its panel promises."""
+    expected = {
+        "Lag now: A": lag,
+        "Versions and lag: writer": writers,
+        "Versions and lag: reader": readers,
+        "Versions and lag: lag": lag,
+        "Alert in Prometheus: A": states,
+        "Prometheus' alert": [1.0 for state in states if state],
+        "Since the last push: A": [True for _ in (*writers, *readers)],
+    }
+
+    def shown() -> dict[str, list[float]]:
+        values = {place: sorted(reader.stack.query(query)) for place, query in queries().items()}
+        ages = values["Since the last push: A"]
+        return {**values, "Since the last push: A": [0 <= age < 600 for age in ages]}
+
+    with suppress(LagDetectorError):
+        wait_for("the dashboard", lambda: shown() == expected or None, 30)
+    assert shown() == expected
+
+
 def test_the_table_is_created(reader: Reader) -> None:
     assert reader.succeed("create_table.py") == CREATED
-
-
-def test_a_consumer_of_the_empty_table_is_at_version_0(reader: Reader) -> None:
-    printed = reader.succeed("visits_consumer.py")
-    assert printed.splitlines()[-1] + "\n" == pushed(reader, "visits_reader_version", 0)
-    assert "visit 1" not in printed
+    the_dashboard_shows(reader, writers=[], readers=[], lag=[], states=[])
 
 
 def test_the_writer_reaches_version_3(reader: Reader) -> None:
     assert reader.succeed("visits_creator_job.py") == pushed(reader, "visits_writer_version", 3)
-    reader.prometheus_shows([3], [0])
+    reader.prometheus_shows([3], [])
+    the_dashboard_shows(reader, writers=[3], readers=[], lag=[], states=[])
 
 
 def test_the_reader_prints_the_table(reader: Reader) -> None:
@@ -70,6 +106,7 @@ def test_the_reader_prints_the_table(reader: Reader) -> None:
 def test_the_consumer_prints_what_is_new_and_reaches_version_3(reader: Reader) -> None:
     assert reader.succeed("visits_consumer.py") == VISITS + pushed(reader, "visits_reader_version", 3)
     reader.prometheus_shows([3], [3])
+    the_dashboard_shows(reader, writers=[3], readers=[3], lag=[0], states=[0])
 
 
 def test_with_nothing_new_the_consumer_prints_no_rows_and_pushes_again(reader: Reader) -> None:
@@ -82,7 +119,7 @@ def test_the_lag_is_3_in_the_next_round_too_and_the_alert_fires_and_ends(reader:
     reader.prometheus_shows([6], [3])
     reader.alert_is("pending")
     reader.alert_is("firing")
-    assert reader.stack.query(LAG) == [3]
+    the_dashboard_shows(reader, writers=[6], readers=[3], lag=[3], states=[2])
     assert reader.succeed("visits_consumer.py") == VISITS + pushed(reader, "visits_reader_version", 6)
     reader.prometheus_shows([6], [6])
     reader.alert_is("inactive")
@@ -98,9 +135,42 @@ def test_and_in_the_third(reader: Reader) -> None:
     reader.alert_is("inactive")
 
 
+def test_grafanas_rule_goes_the_same_way(reader: Reader) -> None:
+    """From its own file, evaluated by a harness on what Prometheus has kept of the three rounds."""
+    rule = Rule.from_file(COMPRESSED)
+    now = time.time()
+    (began,) = reader.stack.query("min_over_time(timestamp(visits_writer_version)[30m:1s])")
+    (known,) = reader.stack.query("min_over_time(timestamp(visits_reader_version)[30m:1s])")
+    # Without a reader's version there is no data, which Grafana is told to take for an alert.
+    assert rule.states(reader.stack, began, known - rule.interval) == ["Normal", "Pending", "Alerting"]
+    round_of_it = ["Normal", "Pending", "Alerting"]
+    states = rule.states(reader.stack, known + rule.interval, now)
+    assert states == [*round_of_it, *round_of_it, "Normal"]
+
+    def of_prometheus(at: float) -> str:
+        alerts = f'ALERTS{{alertname="{ALERT}",alertstate="%s"}}'
+        firing, pending = (reader.stack.query(alerts % state, at) for state in ("firing", "pending"))
+        return "Alerting" if firing else "Pending" if pending else "Normal"
+
+    seconds = range(int(known), int(now))
+    assert states == [state for state, _ in groupby(map(of_prometheus, seconds))]
+
+
+def test_a_second_consumer_has_a_lag_of_its_own(reader: Reader) -> None:
+    registry = CollectorRegistry()
+    Gauge("visits_reader_version", "Last version read completely", registry=registry).set(8)
+    push_to_gateway(reader.stack.pushgateway, "visits_reader_version_fraud", registry)
+    the_dashboard_shows(reader, writers=[9], readers=[8, 9], lag=[0, 1], states=[0, 0])
+    delete_from_gateway(reader.stack.pushgateway, "visits_reader_version_fraud")
+
+
 def test_create_table_starts_the_tutorial_over(reader: Reader) -> None:
     assert reader.succeed("create_table.py") == CREATED
     assert gauges_on_the_gateway(reader) == []
+    # A consumer of the empty table is at version 0.
+    printed = reader.succeed("visits_consumer.py")
+    assert printed.splitlines()[-1] + "\n" == pushed(reader, "visits_reader_version", 0)
+    assert "visit 1" not in printed
     assert reader.succeed("visits_creator_job.py") == pushed(reader, "visits_writer_version", 3)
     assert reader.succeed("visits_consumer.py") == VISITS + pushed(reader, "visits_reader_version", 3)
     assert gauges_on_the_gateway(reader) == [

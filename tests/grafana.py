@@ -1,0 +1,136 @@
+"""What the files for Grafana say, and what its alert rule would do: Grafana itself does not run here."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from demo.stack import ROOT, Stack
+
+import yaml
+
+Json = dict[str, Any]
+GRAFANA = ROOT / "grafana"
+
+
+def load(path: str) -> Json:
+    """Read a YAML or JSON file under grafana/."""
+    loaded: Json = yaml.safe_load((GRAFANA / path).read_text())
+    return loaded
+
+
+DATASOURCES = load("provisioning/datasources/prometheus.yml")
+PROVIDERS = load("provisioning/dashboards/visits.yml")
+ALERTING = load("provisioning/alerting/visits.yml")
+DASHBOARD: Json = json.loads((GRAFANA / "dashboards/visits-lag.json").read_text())
+
+
+def lost_keys(written: Any, kept: Any, place: str = "$") -> Iterator[str]:
+    """Name the places where something that was written is not kept."""
+    if isinstance(written, dict) and isinstance(kept, dict):
+        for key, value in written.items():
+            if key in kept:
+                yield from lost_keys(value, kept[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{key}"
+    elif isinstance(written, list) and isinstance(kept, list) and len(written) == len(kept):
+        for index, (one, other) in enumerate(zip(written, kept, strict=True)):
+            yield from lost_keys(one, other, f"{place}[{index}]")
+    elif written != kept:
+        yield place
+
+
+def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str]:
+    """Name the places that refer to something that does not exist."""
+    sources = {source["uid"] for source in datasources["datasources"]} | {"__expr__", "-- Grafana --"}
+    panels = {panel["id"] for panel in dashboard["panels"]}
+    for place, value in (*_leaves(alerting, "alerting"), *_leaves(dashboard, "dashboard")):
+        if place.endswith((".datasource.uid", ".datasourceUid")) and value not in sources:
+            yield f"{place}: {value}"
+        if place.endswith((".dashboardUid", ".__dashboardUid__")) and value != dashboard["uid"]:
+            yield f"{place}: {value}"
+        if place.endswith((".panelId", ".__panelId__")) and int(value) not in panels:
+            yield f"{place}: {value}"
+    for rule in (rule for group in alerting["groups"] for rule in group["rules"]):
+        queries = [query["refId"] for query in rule["data"]]
+        used = [rule["condition"], *(query["model"]["refId"] for query in rule["data"])]
+        for query in rule["data"]:
+            used += [ref for condition in query["model"].get("conditions", []) for ref in condition["query"]["params"]]
+        yield from (f"{rule['uid']}: {ref}" for ref in used if ref not in queries)
+    for panel in dashboard["panels"]:
+        series = [target["refId"] for target in panel.get("targets", [])]
+        for override in panel["fieldConfig"]["overrides"]:
+            if override["matcher"]["options"] not in series:
+                yield f"{panel['title']}: {override['matcher']['options']}"
+
+
+def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(value, f"{place}.{key}")
+    else:
+        yield place, tree
+
+
+def queries() -> dict[str, str]:
+    """Give every query of the dashboard by its place: the panel's title and its target, or the annotation's name."""
+    found = {
+        annotation["name"]: annotation["expr"]
+        for annotation in DASHBOARD["annotations"]["list"]
+        if "expr" in annotation
+    }
+    for panel in DASHBOARD["panels"]:
+        found |= {f"{panel['title']}: {target['refId']}": target["expr"] for target in panel.get("targets", [])}
+    return found
+
+
+class Rule(NamedTuple):
+    """An alert rule from its provisioning file, evaluated as Grafana's documentation describes it."""
+
+    query: str
+    threshold: float
+    no_data: str
+    interval: float
+    pending_period: float
+
+    @classmethod
+    def from_file(cls, timing: dict[str, str]) -> "Rule":
+        """Read the rule, with the times of `timing` in the place of its own."""
+        (group,) = ALERTING["groups"]
+        (rule,) = group["rules"]
+        query, condition = rule["data"]
+        (classic,) = condition["model"]["conditions"]
+        assert (classic["reducer"]["type"], classic["evaluator"]["type"]) == ("last", "gt")
+        assert (rule["condition"], classic["query"]["params"]) == (condition["refId"], [query["refId"]])
+        interval, pending_period = (
+            _seconds(timing.get(line, line).split()[1])
+            for line in (f"interval: {group['interval']}", f"for: {rule['for']}")
+        )
+        (threshold,) = classic["evaluator"]["params"]
+        return cls(query["model"]["expr"], threshold, rule["noDataState"], interval, pending_period)
+
+    def states(self, stack: Stack, begin: float, end: float) -> list[str]:
+        """Evaluate the rule at its interval on what Prometheus knew then; gives the states, each once as it came.
+
+        Args:
+            stack: where Prometheus is.
+            begin: Unix time of the first evaluation.
+            end: Unix time after which there is none.
+        """
+        states, breached_since, at = ["Normal"], None, begin
+        while at <= end:
+            values = stack.query(self.query, at)
+            # A classic condition holds when the last value of any series does.
+            breached = any(value > self.threshold for value in values) if values else self.no_data == "Alerting"
+            if not breached:
+                breached_since = None
+            elif breached_since is None:
+                breached_since = at
+            waited = at - breached_since if breached_since is not None else None
+            states.append("Normal" if waited is None else "Pending" if waited < self.pending_period else "Alerting")
+            at += self.interval
+        return [state for state, _ in groupby(states)]
+
+
+def _seconds(duration: str) -> float:
+    return float(duration[:-1]) * {"s": 1, "m": 60}[duration[-1]]
