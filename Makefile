@@ -3,10 +3,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test soak pictures lint reset clean
+.PHONY: help setup up down demo test test-docker soak pictures lint reset clean
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with Spark, check Java, fetch Delta's jars once (450 MB, about a minute)
 	@$(PY) -m lag_detector.java
@@ -35,6 +35,9 @@ demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=rea
 
 test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 25 minutes)
 	@$(PY) -m pytest
+
+test-docker: .venv/dev ## ask a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
+	@$(PY) -m pytest tests/live_grafana.py
 
 soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 tests/test_truth.py tests/test_kills.py

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -37,6 +37,7 @@ class Stack(NamedTuple):
 
     prometheus: str
     pushgateway: str
+    grafana: str = ""  # only Docker brings one
 
     def query(self, promql: str, at: float | None = None) -> list[float]:
         """Ask Prometheus for the values of a query, now or at a Unix time: one for each series, which may be none."""
@@ -155,7 +156,9 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
 
 
 @contextmanager
-def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
+def compose_stack(
+    folder: Path, timing: dict[str, str], compose_files: Sequence[str] = ("docker-compose.yml",)
+) -> Iterator[Stack]:
     """Run the compose stack, under a project name of its own beside the one a reader may have running."""
     ports = {name: str(free_port()) for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT", "GRAFANA_PORT")}
     files = prometheus_files(folder, "pushgateway:9091", timing)
@@ -163,13 +166,14 @@ def compose_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # Prometheus runs as another user in its container
     environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
     compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
+    compose += [f"--file={ROOT / file}" for file in compose_files]
     try:
         print("Starting the compose stack; the first time it fetches the images …", file=sys.stderr)
         start = [*compose, "up", "-d", "--wait"]
         up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
         if up.returncode:
             raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); mend that and run it again")
-        yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT")))
+        yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ports))
     finally:
         subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)
 

@@ -131,11 +131,13 @@ def test_one_query_one_threshold_one_set_of_times() -> None:
     assert f"```\n{LAG}\n```" in readme
     assert f"IS ABOVE **{rule.threshold}**" in readme
     assert (group["interval"], of_prometheus["for"]) == (ALERTING["groups"][0]["interval"], RULE["for"]) == ("1m", "2m")
-    assert "interval **1m**; **Pending period** **2m**" in readme
+    assert "| **New evaluation group** | any name, interval **1m** |" in readme
+    assert "| **Pending period** | **2m** |" in readme
     assert f"`{ALERT}`" in readme
     assert f"`{ALERTING['groups'][0]['folder']}`" in readme
     assert (RULE["noDataState"], RULE["execErrState"]) == ("Alerting", "Alerting")
-    assert "both **Alerting**" in readme
+    assert "no data or all values null | **Alerting** |" in readme
+    assert "error or timeout | **Alerting** |" in readme
 
 
 def test_colours_change_where_the_alerts_fire() -> None:

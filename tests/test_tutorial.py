@@ -138,7 +138,8 @@ def test_and_in_the_third(reader: Reader) -> None:
 def test_grafanas_rule_goes_the_same_way(reader: Reader) -> None:
     """From its own file, evaluated by a harness on what Prometheus has kept of the three rounds."""
     rule = Rule.from_file(COMPRESSED)
-    now = time.time()
+    now = time.time() + rule.interval
+    wait_for("one more evaluation", lambda: time.time() > now or None, 60)
     (began,) = reader.stack.query("min_over_time(timestamp(visits_writer_version)[30m:1s])")
     (known,) = reader.stack.query("min_over_time(timestamp(visits_reader_version)[30m:1s])")
     # Without a reader's version there is no data, which Grafana is told to take for an alert.

@@ -1,0 +1,76 @@
+"""Ask a real Grafana: make test-docker. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
+
+Starts the compose stack on free ports with the ready-made alert, runs the scripts, and asks Grafana's HTTP API. Written
+from its documentation (health, data source proxy, dashboard by uid, Prometheus-compatible rules). Who runs it may take
+pictures of Grafana on the way, and remove the words above.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from demo.stack import ALERT, REAL, Stack, compose_stack, docker_works, wait_for
+from tests.conftest import Reader
+from tests.grafana import ALERTING, DASHBOARD, DATASOURCES, queries
+
+import pytest
+
+LOGIN = base64.b64encode(b"admin:admin").decode()
+MINUTES = 60.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if not docker_works():
+        pytest.exit("There is no Docker with its compose plugin; install it and run make test-docker again.", 1)
+    files = ("docker-compose.yml", "docker-compose.alert.yml")
+    with compose_stack(tmp_path_factory.mktemp("stack"), REAL, files) as running:
+        yield running
+
+
+def ask(stack: Stack, path: str) -> Any:
+    with urlopen(Request(stack.grafana + path, headers={"Authorization": f"Basic {LOGIN}"}), timeout=10) as answer:
+        return json.load(answer)
+
+
+def rule(stack: Stack) -> dict[str, Any]:
+    groups = ask(stack, "/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
+    (found,) = [rule for group in groups for rule in group["rules"] if rule["name"] == ALERT]
+    return dict(found)
+
+
+def rule_is(stack: Stack, state: str, limit: float) -> None:
+    wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state or None, limit)
+
+
+def test_grafana_is_healthy_and_has_read_its_files(stack: Stack) -> None:
+    assert ask(stack, "/api/health")["database"] == "ok"
+    found = ask(stack, f"/api/dashboards/uid/{DASHBOARD['uid']}")
+    assert [panel["title"] for panel in found["dashboard"]["panels"]] == [p["title"] for p in DASHBOARD["panels"]]
+    assert found["meta"]["provisioned"]
+    assert rule(stack)["health"] in ("ok", "nodata")
+    (group,) = ALERTING["groups"]
+    (provisioned,) = ask(stack, "/api/v1/provisioning/alert-rules")
+    assert (provisioned["uid"], provisioned["for"]) == (group["rules"][0]["uid"], group["rules"][0]["for"])
+
+
+def test_a_whole_round(stack: Stack, reader: Reader) -> None:
+    for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
+        reader.succeed(script)
+    rule_is(stack, "inactive", 3 * MINUTES)
+    reader.succeed("visits_creator_job.py")
+    rule_is(stack, "pending", 2 * MINUTES)
+    rule_is(stack, "firing", 4 * MINUTES)
+    the_data_source_answers_every_query_of_the_dashboard(stack)
+    reader.succeed("visits_consumer.py")
+    rule_is(stack, "inactive", 3 * MINUTES)
+
+
+def the_data_source_answers_every_query_of_the_dashboard(stack: Stack) -> None:
+    (source,) = DATASOURCES["datasources"]
+    for place, query in queries().items():
+        path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"
+        assert ask(stack, path)["data"]["result"], place
