@@ -68,7 +68,7 @@ class PhotographedStory(Story):
         minutes = max(2, round((time.time() - self.start) / 60) + 1)
         address = urlencode({"g0.expr": query, "g0.tab": 0, "g0.range_input": f"{minutes}m"})
         self.page.goto(f"{self.stack.prometheus}/classic/graph?{address}")
-        self.page.wait_for_selector(".rickshaw_graph svg path")
+        self.page.wait_for_selector(".rickshaw_graph svg path", state="attached")  # a flat line is not "visible"
         self.take(name, ".expression_input", ".legend")
 
     def alerts(self, name: str) -> None:

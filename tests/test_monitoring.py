@@ -1,9 +1,19 @@
 """The stack is as the alert needs it, and reachable from this machine only."""
 
+import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-from demo.stack import COMPRESSED, ROOT
+from demo.stack import COMPRESSED, ROOT, Stack, local_stack, wait_for
+from lag_detector.errors import LagDetectorError
+from lag_detector.gauges import READER_VERSION, WRITER_VERSION, publish, pushgateway
 
+import pytest
 import yaml
 
 CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
@@ -29,3 +39,55 @@ def test_images_and_ports_are_pinned_and_local() -> None:
     for service in services.values():
         assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z]+_PORT:-\d+\}:\d+", port) for port in service["ports"])
         assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    with local_stack(tmp_path, COMPRESSED) as running:
+        yield running
+
+
+def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real Prometheus and Pushgateway; promtool tries the waits, here only the conditions count."""
+    (group,) = yaml.safe_load((ROOT / "prometheus/rules/visits.yml").read_text())["groups"]
+    monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
+    gateway = pushgateway()
+
+    def hold(*expected: str, silence: int = 3600) -> None:
+        conditions = {rule["alert"]: rule["expr"].replace("> 3600", f"> {silence}") for rule in group["rules"]}
+
+        def held() -> set[str]:
+            return {alert for alert, condition in conditions.items() if stack.query(condition)}
+
+        with suppress(LagDetectorError):
+            wait_for("the rules", lambda: held() == set(expected) or None, 30)
+        assert held() == set(expected)
+
+    hold("Visits lag unknown")
+    publish(gateway, WRITER_VERSION, 9, "written")
+    hold("Visits lag unknown", "Visits consumer never ran")
+    publish(gateway, READER_VERSION, 9, "read")
+    hold()
+    hold("Visits writer silent", "Visits consumer silent", silence=1)
+    publish(gateway, WRITER_VERSION, 12, "written")
+    hold("Visits consumer lag")
+    with_a_time = f"{READER_VERSION} 12 1\n".encode()
+    rejected = Request(f"{stack.pushgateway}/metrics/job/{READER_VERSION}", with_a_time, method="PUT")
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(rejected, timeout=10)
+    hold("Visits consumer lag", "Visits push rejected")
+    publish(gateway, READER_VERSION, 12, "read")
+    hold()
+    (listening,) = [
+        process
+        for process in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if f"--web.listen-address={gateway.address.removeprefix('http://')}" in command_line(process)
+    ]
+    os.kill(listening, signal.SIGKILL)
+    hold("Visits Pushgateway down")
+
+
+def command_line(process: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
