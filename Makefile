@@ -54,7 +54,7 @@ lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and G
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
-pictures: .venv/dev ## retake the pictures of the README from a real run (about 8 minutes; needs Chromium)
+pictures: .venv/dev ## retake the pictures of the README from a real run (about 9 minutes; needs Chromium)
 	@$(PY) -m assets.take_pictures
 
 reset: ## delete the table and the checkpoint in warehouse/

@@ -1,6 +1,6 @@
 """Retake the pictures of the README: the demo's story in the tutorial's own times, photographed on the way.
 
-Usage: make pictures (about 8 minutes; needs Chromium). The pages are those of Debian's Prometheus.
+Usage: make pictures (about 9 minutes; needs Chromium). The pages are those of Debian's Prometheus.
 """
 
 import os
@@ -32,11 +32,10 @@ STATE = (
     f'max(2 * ALERTS{{alertname="{ALERT}",alertstate="firing"}} or ALERTS{{alertname="{ALERT}",alertstate="pending"}})'
     " or vector(0)"
 )
-# What there is nothing to notice in: statistics, the rule's own text, the other alerts and the name of their file.
+# What there is nothing to notice in: buttons, statistics, the rule's own text, the path of its file.
 HIDDEN = (
     ".eval_stats, .execute_btn, .expression_select, a[name=remove], .prometheus_input_group, .stacked_btn, "
-    ".show-annotations, pre, "
-    "#alertsTable > tbody > tr:first-child, #alertsTable > tbody > tr:nth-child(n+4)"
+    ".show-annotations, pre, #alertsTable > tbody > tr:first-child"
 )
 
 
@@ -72,8 +71,10 @@ class PhotographedStory(Story):
         self.take(name, ".expression_input", ".legend")
 
     def alerts(self, name: str) -> None:
-        """Picture the alerts of Prometheus, the tutorial's own opened."""
+        """Picture the tutorial's alert, opened, on Prometheus' page of alerts; the others are cut."""
         self.page.goto(f"{self.stack.prometheus}/classic/alerts")
+        others = self.page.locator("#alertsTable .alert_header", has_not_text=ALERT)
+        others.evaluate_all("rows => rows.forEach(row => row.remove())")
         self.page.get_by_text(ALERT).first.click()
         self.take(name, "#alertFilters", "#alertsTable")
 
@@ -89,7 +90,9 @@ class PhotographedStory(Story):
         self.page.screenshot(path=ASSETS / f"{name}.png", full_page=True, clip=clip)
 
     def plot(self, name: str) -> None:
-        """Draw what Prometheus has kept of the run: the alert's states, the versions and the lag."""
+        """Draw what Prometheus has kept of the run, and of a minute more: the alert's states, versions and lag."""
+        over = time.monotonic() + 60
+        wait_for("another minute", lambda: time.monotonic() > over or None, 90)
         times = [self.start + second for second in range(0, int(time.time() - self.start), 5)]
         clock = [datetime.fromtimestamp(at, timezone.utc) for at in times]
         writer, reader, lag, numbers = (

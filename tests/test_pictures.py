@@ -15,7 +15,7 @@ def test_every_picture_is_used_and_none_is_missing() -> None:
 
 
 def test_every_picture_has_a_caption_that_names_the_program() -> None:
-    captions = re.findall(r"(?:!\[.+?]\(assets/.+?\)\n)+\n\*(.+?)\*\n", README)
+    captions = re.findall(r"(?:!\[.+?]\(assets/.+?\)\n)+\n\*([^*]+)\*\n", README)
     assert len(re.findall(r"(?:!\[.+?]\(assets/.+?\)\n)+", README)) == len(captions)
     assert [caption for caption in captions if "Prometheus" not in caption] == []
 
