@@ -16,6 +16,7 @@ from lag_detector.gauges import READER_VERSION, WRITER_VERSION, publish, pushgat
 import pytest
 import yaml
 
+(RULES,) = yaml.safe_load((ROOT / "prometheus" / "rules" / "visits.yml").read_text())["groups"]
 CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
 
 
@@ -41,6 +42,11 @@ def test_images_and_ports_are_pinned_and_local() -> None:
         assert service["healthcheck"]["test"][0] == "CMD"
 
 
+def test_the_readme_lists_the_rules() -> None:
+    listed = re.findall(r"^\| (Visits .+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in RULES["rules"]]
+
+
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     with local_stack(tmp_path, COMPRESSED) as running:
@@ -49,12 +55,11 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a real Prometheus and Pushgateway; promtool tries the waits, here only the conditions count."""
-    (group,) = yaml.safe_load((ROOT / "prometheus/rules/visits.yml").read_text())["groups"]
     monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
     gateway = pushgateway()
 
     def hold(*expected: str, silence: int = 3600) -> None:
-        conditions = {rule["alert"]: rule["expr"].replace("> 3600", f"> {silence}") for rule in group["rules"]}
+        conditions = {rule["alert"]: rule["expr"].replace("> 3600", f"> {silence}") for rule in RULES["rules"]}
 
         def held() -> set[str]:
             return {alert for alert, condition in conditions.items() if stack.query(condition)}
