@@ -33,13 +33,13 @@ down: ## stop them; their data stays until docker compose down -v
 demo: .venv/ready ## tell the whole story here, in under 2.5 minutes (TIMING=real: the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
-test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 25 minutes)
+test: .venv/dev ## run the steps as a reader does, against a real Pushgateway and Prometheus (about 30 minutes)
 	@$(PY) -m pytest
 
 test-docker: .venv/dev ## ask a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/live_grafana.py
 
-soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)
+soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (almost two hours; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 tests/test_truth.py tests/test_kills.py
 
 lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and Grafana
