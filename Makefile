@@ -39,7 +39,7 @@ test: .venv/dev ## run the steps as a reader does, against a real Pushgateway an
 test-docker: .venv/dev ## ask a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/live_grafana.py
 
-soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (almost two hours; SEED=1 repeats a run)
+soak: .venv/dev ## 200 random histories and 50 scripts ended at any moment (over an hour; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 tests/test_truth.py tests/test_kills.py
 
 lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and Grafana
