@@ -173,7 +173,7 @@ def compose_stack(
         up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
         if up.returncode:
             raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); mend that and run it again")
-        yield Stack(*(f"http://127.0.0.1:{ports[name]}" for name in ports))
+        yield Stack(*(f"http://127.0.0.1:{port}" for port in ports.values()))
     finally:
         subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)
 

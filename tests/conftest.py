@@ -3,20 +3,39 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from demo.stack import COMPRESSED, ROOT, Stack, free_port, local_stack, pushgateway, wait_for
+from lag_detector.errors import LagDetectorError
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION
 from lag_detector.session import delta_session
 
 import pytest
 from pyspark.sql import SparkSession
 
+T = TypeVar("T")
+
 
 def complaints(stderr: str) -> list[str]:
     """Give what a script said on standard error beside the line before each slow step."""
     return [line for line in stderr.splitlines() if not line.endswith("…")]
+
+
+def becomes(look: Callable[[], T], expected: T) -> None:
+    """Wait until `look` gives what is expected; if it never does, say what it gave at last."""
+    seen = look()
+
+    def same() -> bool | None:
+        nonlocal seen
+        seen = look()
+        return seen == expected or None
+
+    with suppress(LagDetectorError):
+        wait_for("what is expected", same, 30)
+    assert seen == expected
 
 
 class Reader:

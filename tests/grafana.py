@@ -14,7 +14,7 @@ GRAFANA = ROOT / "grafana"
 
 
 def load(path: str) -> Json:
-    """Read a YAML or JSON file under grafana/."""
+    """Read a YAML file under grafana/."""
     loaded: Json = yaml.safe_load((GRAFANA / path).read_text())
     return loaded
 
@@ -122,12 +122,11 @@ class Rule(NamedTuple):
             values = stack.query(self.query, at)
             # A classic condition holds when the last value of any series does.
             breached = any(value > self.threshold for value in values) if values else self.no_data == "Alerting"
-            if not breached:
-                breached_since = None
-            elif breached_since is None:
-                breached_since = at
-            waited = at - breached_since if breached_since is not None else None
-            states.append("Normal" if waited is None else "Pending" if waited < self.pending_period else "Alerting")
+            breached_since = (breached_since or at) if breached else None
+            if breached_since is None:
+                states.append("Normal")
+            else:
+                states.append("Pending" if at - breached_since < self.pending_period else "Alerting")
             at += self.interval
         return [state for state, _ in groupby(states)]
 

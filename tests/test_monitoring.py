@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from demo.stack import COMPRESSED, ROOT, Stack, local_stack, wait_for
-from lag_detector.errors import LagDetectorError
+from demo.stack import COMPRESSED, ROOT, Stack, local_stack
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION, publish, pushgateway
+from tests.conftest import becomes
 
 import pytest
 import yaml
@@ -64,9 +64,7 @@ def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyP
         def held() -> set[str]:
             return {alert for alert, condition in conditions.items() if stack.query(condition)}
 
-        with suppress(LagDetectorError):
-            wait_for("the rules", lambda: held() == set(expected) or None, 30)
-        assert held() == set(expected)
+        becomes(held, set(expected))
 
     hold("Visits lag unknown")
     publish(gateway, WRITER_VERSION, 9, "written")

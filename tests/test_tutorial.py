@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import groupby
 from urllib.request import urlopen
 
 from demo.stack import ALERT, COMPRESSED, LAG, ROOT, Stack, local_stack, wait_for
-from lag_detector.errors import LagDetectorError
-from tests.conftest import Reader
+from tests.conftest import Reader, becomes
 from tests.grafana import Rule, queries
 
 import pytest
@@ -68,7 +66,7 @@ def the_dashboard_shows(
     reader: Reader, writers: list[float], readers: list[float], lag: list[float], states: list[float]
 ) -> None:
     """Wait until every query of the dashboard gives what its panel promises."""
-    expected = {
+    expected: dict[str, list[float]] = {
         "Lag now: A": lag,
         "Versions and lag: writer": writers,
         "Versions and lag: reader": readers,
@@ -83,9 +81,7 @@ def the_dashboard_shows(
         ages = values["Since the last push: A"]
         return {**values, "Since the last push: A": [0 <= age < 600 for age in ages]}
 
-    with suppress(LagDetectorError):
-        wait_for("the dashboard", lambda: shown() == expected or None, 30)
-    assert shown() == expected
+    becomes(shown, expected)
 
 
 def test_the_table_is_created(reader: Reader) -> None:
