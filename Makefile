@@ -3,20 +3,20 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test test-docker soak pictures lint reset clean
+.PHONY: help setup up down demo test test-docker soak bench pictures lint reset clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## make .venv with Spark, check Java, fetch Delta's jars once (450 MB, about a minute)
-	@$(PY) -m lag_detector.java
+setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make the class archive (480 MB, under 2 minutes)
+	@$(PY) -m lag_detector.setup
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -m lag_detector.java
 	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, about a minute) …"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
-	@$(PY) -m lag_detector.session
+	@$(PY) -m lag_detector.setup
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/ready
@@ -53,6 +53,9 @@ lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and G
 	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
+
+bench: .venv/dev ## measure what a start takes, and long histories; writes benchmarks/results.md (about 45 minutes)
+	@$(PY) -m benchmarks
 
 pictures: .venv/dev ## retake the pictures of the README from a real run (about 9 minutes; needs Chromium)
 	@$(PY) -m assets.take_pictures

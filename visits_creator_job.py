@@ -10,7 +10,7 @@ from lag_detector.gauges import WRITER_VERSION, Pushgateway, publish, pushgatewa
 from lag_detector.places import warehouse
 from lag_detector.session import delta_session
 from lag_detector.versions import last_table_version
-from lag_detector.visits import COLUMNS, TABLE, open_table, rows
+from lag_detector.visits import TABLE, open_table, rows
 
 from pyspark.sql import SparkSession
 
@@ -18,10 +18,9 @@ COMMITS = 3
 
 
 def append_visits(spark: SparkSession) -> None:
-    """Append the rows; each write makes one commit, and each commit the next version of the table."""
+    """Append the rows; each INSERT makes one commit, and each commit the next version of the table."""
     for commit in range(COMMITS):
-        visits = spark.createDataFrame(rows(commit), COLUMNS).coalesce(1)
-        visits.write.format("delta").mode("append").saveAsTable(TABLE)
+        spark.sql(f"INSERT INTO {TABLE} VALUES {rows(commit)}")
 
 
 def publish_writer_version(spark: SparkSession, gateway: Pushgateway) -> None:

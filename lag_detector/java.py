@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from lag_detector.errors import LagDetectorError
 
@@ -13,11 +14,15 @@ OLDEST = 17
 FINE = "17, 21 or 25"
 
 
-def check_java() -> int:
-    """Find Java where Spark looks for it: in `JAVA_HOME`, else on the `PATH`.
+class Java(NamedTuple):
+    """A Java that Spark runs on: its major version, 17 for example, and what exactly it says that it is."""
 
-    Returns:
-        its major version, 17 for example.
+    version: int
+    build: str
+
+
+def check_java() -> Java:
+    """Find Java where Spark looks for it: in `JAVA_HOME`, else on the `PATH`.
 
     Raises:
         LagDetectorError: there is none, or it is older than Spark needs.
@@ -36,12 +41,12 @@ def check_java() -> int:
         raise LagDetectorError(f"{java} does not tell its version; {mend}")
     if int(version[1]) < OLDEST:
         raise LagDetectorError(f"Java {version[1]} at {java} is too old for Spark; {mend}")
-    return int(version[1])
+    return Java(int(version[1]), f"{java} {told}")
 
 
 def main() -> None:
     """Say which Java was found."""
-    print(f"Java {check_java()} is fine.")
+    print(f"Java {check_java().version} is fine.")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from threading import Thread, current_thread, main_thread
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+from lag_detector import startup
 from lag_detector.errors import DEBUG, JAVA_ENDED, LagDetectorError, known_sentence
 from lag_detector.java import check_java
 
@@ -24,10 +25,6 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
-
-# Resolving Delta's jars costs seconds at every start, so we keep them beside the scripts. The folder is
-# named after the pins: new pins fetch new jars.
-JARS = Path(__file__).parents[1] / ".cache" / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
 
 # Everything but Delta itself comes with Spark: 13 MB to fetch instead of 95.
 NOT_DELTA = "org.*:*,com.*:*,commons-*:*,io.airlift:*,javax.*:*"
@@ -39,15 +36,6 @@ ALWAYS = {
     "spark.sql.catalogImplementation": "in-memory",
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.showConsoleProgress": "false",
-}
-
-# For a table of some kilobytes on one machine; a cluster keeps its own settings.
-LOCAL_ONLY = {
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
-    "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "2",
 }
 
 
@@ -66,9 +54,8 @@ def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
         LagDetectorError: no usable Java, Delta's jars cannot be had, or Spark does not start.
     """
     print("Starting Spark …", file=sys.stderr)
-    conf = _settings(name, warehouse)
     with _spark_log() as log:
-        spark = SparkSession(_spark_context(conf, log))
+        spark = SparkSession(_spark_context(name, warehouse, log))
         # Spark's own handler calls Java, which may be in the middle of a call and then takes no other one, not even
         # stop(). So Ctrl-C is Python's again, and Java ends when we have ended.
         if current_thread() is main_thread():
@@ -83,16 +70,6 @@ def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
         finally:
             if not interrupted:
                 spark.stop()
-
-
-def _settings(name: str, warehouse: str) -> SparkConf:
-    settings = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
-    if not _submitted():
-        master = _named_master() or "local[*]"
-        on_this_machine = re.fullmatch(r"local(\[.*])?", master) is not None
-        settings |= LOCAL_ONLY if on_this_machine else {}
-        settings |= {"spark.master": master} | _delta_jars(on_this_machine)
-    return SparkConf(loadDefaults=False).setAll(list(settings.items()))
 
 
 def _submitted() -> bool:
@@ -115,7 +92,7 @@ def _named_master() -> str | None:
 
 def _delta_jars(on_this_machine: bool) -> dict[str, str]:
     """Give the settings that put Delta's jars in front of Spark: the kept ones, else their coordinates."""
-    kept = sorted(str(jar) for jar in JARS.glob("*.jar"))
+    kept = sorted(str(jar) for jar in startup.JARS.glob("*.jar"))
     if not kept:
         print("Fetching Delta's jars, once (13 MB) …", file=sys.stderr)
         builder = configure_spark_with_delta_pip(SparkSession.Builder())
@@ -127,27 +104,38 @@ def _delta_jars(on_this_machine: bool) -> dict[str, str]:
 
 def _keep_jars(spark: SparkSession) -> None:
     """Keep the jars that Spark has just fetched."""
-    if _submitted() or JARS.exists():
+    if _submitted() or startup.JARS.exists():
         return
     jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
     # Where we may not write, the next start fetches again. The rename is all or nothing: two scripts may do this.
     with suppress(OSError):
-        JARS.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=JARS.parent) as half_made:
+        startup.JARS.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=startup.JARS.parent) as half_made:
             kept = Path(half_made, "jars")
             kept.mkdir()
             for jar in jars:
                 shutil.copy(unquote(urlsplit(jar).path), kept)
-            kept.rename(JARS)
+            kept.rename(startup.JARS)
 
 
-def _spark_context(conf: SparkConf, log: IO[bytes] | None) -> SparkContext:
+def _spark_context(name: str, warehouse: str, log: IO[bytes] | None) -> SparkContext:
+    settings = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
+    on_this_machine = False
     if not _submitted():
-        check_java()
+        java = check_java()
         _check_spark_home()
         _use_utf8()
+        master = _named_master() or "local[*]"
+        on_this_machine = re.fullmatch(r"local(\[.*])?", master) is not None
+        settings |= {"spark.master": master} | _delta_jars(on_this_machine)
+        settings |= startup.local_settings(java) if on_this_machine else {}
+    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
     try:
-        return SparkContext(conf=conf, gateway=_java(conf, log))
+        gateway = _java(conf, log)
+        if on_this_machine:
+            startup.warm_up(gateway)
+            startup.stop_at_once()
+        return SparkContext(conf=conf, gateway=gateway)
     except PySparkRuntimeError as error:
         raise LagDetectorError(_why_not_started(log)) from error
 
@@ -205,15 +193,3 @@ def _why_not_started(log: IO[bytes] | None) -> str:
     if not causes:
         return JAVA_ENDED
     return f"Spark did not start: {causes[0].strip().rstrip('.')} (run again with {DEBUG}=1 to see its log)"
-
-
-def main() -> None:
-    """Start and stop a session once: fetches and keeps what the scripts need."""
-    with tempfile.TemporaryDirectory() as warehouse, delta_session("setup", warehouse) as spark:
-        print(f"Spark {spark.version} with Delta {version('delta-spark')} starts.")
-
-
-if __name__ == "__main__":
-    from lag_detector.cli import run
-
-    sys.exit(run(main))

@@ -1,7 +1,6 @@
 """The visits table of the tutorial: its columns and rows, and how it is shown, opened and started over."""
 
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,17 @@ COLUMNS = (
 )
 
 
-def rows(commit: int) -> list[tuple[str, datetime, str, str]]:
-    """Make the three rows of a commit, in the order of `COLUMNS`.
+def rows(commit: int) -> str:
+    """Give the three rows of a commit, as SQL, in the order of `COLUMNS`.
 
     Args:
         commit: 0, 1 or 2; it ends the visit's id.
     """
-
-    def at(hour: int) -> datetime:
-        return datetime(2024, 7, 1, hour, 0, 0, 840_000, tzinfo=timezone.utc)
-
-    return [
-        (f"visit 1-{commit}", at(12), "user 1", "index.html"),
-        (f"visit 2-{commit}", at(14), "user 2", "contact.html"),
-        (f"visit 3-{commit}", at(15), "user 3", "about.html"),
-    ]
+    return f"""
+        ('visit 1-{commit}', TIMESTAMP '2024-07-01 12:00:00.840Z', 'user 1', 'index.html'),
+        ('visit 2-{commit}', TIMESTAMP '2024-07-01 14:00:00.840Z', 'user 2', 'contact.html'),
+        ('visit 3-{commit}', TIMESTAMP '2024-07-01 15:00:00.840Z', 'user 3', 'about.html')
+    """
 
 
 def show(visits: DataFrame) -> None:

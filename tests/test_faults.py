@@ -154,34 +154,3 @@ def test_delta_jars_that_cannot_be_fetched(alone: Reader) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: Delta's jars could not be fetched")
     assert "at org." not in done.stderr
-
-
-SHOW_SETTINGS = """
-from lag_detector.session import delta_session
-with delta_session("test", "{warehouse}") as spark:
-    get = spark.sparkContext.getConf().get
-    print(spark.sparkContext.master, get("spark.ui.enabled", "default"), get("spark.sql.shuffle.partitions", "default"))
-"""
-
-
-@pytest.mark.parametrize(
-    ("named", "expected"),
-    [
-        pytest.param({}, "local[*] false 2", id="nothing names a master"),
-        pytest.param({"SPARK_MASTER": "local[1]"}, "local[1] false 2", id="the environment"),
-        pytest.param({"SPARK_CONF_DIR": "{conf}"}, "local-cluster[1,1,1024] default default", id="the configuration"),
-    ],
-)
-def test_local_settings_are_for_local_masters_only(alone: Reader, named: dict[str, str], expected: str) -> None:
-    (alone.folder / "spark-defaults.conf").write_text("spark.master local-cluster[1,1,1024]\n")
-    named = {name: value.format(conf=alone.folder) for name, value in named.items()}
-    code = SHOW_SETTINGS.format(warehouse=alone.warehouse)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **named},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.stdout.strip() == expected, done.stderr

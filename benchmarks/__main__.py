@@ -1,0 +1,170 @@
+"""Measure what the README promises of speed; prints tables and writes them to `benchmarks/results.md`.
+
+Whole processes, whatever is compared in turn, medians of RUNS runs (5). A change of the machine's speed in between
+meets both sides.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.history import copy_commits, forget, make_table, use
+from benchmarks.processes import STEPS, Run, measure, peak, seconds
+from benchmarks.without import MEASURES
+from demo.stack import ROOT, free_port, pushgateway
+from lag_detector.java import check_java
+from lag_detector.session import delta_session
+from lag_detector.versions import last_table_version
+from lag_detector.visits import TABLE
+
+import psutil
+
+RUNS = int(os.environ.get("RUNS", "5"))
+BENCHMARKS = Path(__file__).parent
+RESULTS = BENCHMARKS / "results.md"
+SHORT, LONG, MORE = 10, 10_000, 1_000  # versions
+ROWS_OF_A_COMMIT = 3
+
+Settings = dict[str, str]
+Runs = dict[str, list[Run]]
+
+
+def turns(what: str) -> Iterator[int]:
+    """Count the runs, and say on standard error how far they are."""
+    for turn in range(RUNS):
+        print(f"{what}: {turn + 1} of {RUNS} …", file=sys.stderr)
+        yield turn
+
+
+def a_round(folder: Path, settings: Settings) -> Iterator[str]:
+    """Compare the six steps with those done in the ordinary way, and with an empty session."""
+    ours: Runs = {f"{n} {step}": [] for n, step in enumerate(STEPS, 1)}
+    ordinary: Runs = {name: [] for name in ours}
+    empty = []
+    for turn in turns("Round"):
+        here = folder / f"round-{turn}"
+        here.mkdir()
+        empty.append(measure([str(BENCHMARKS / "quick_start.py")], here, settings))
+        for name in ours:
+            step = name.partition(" ")[2]
+            script, in_the_ordinary_way = str(ROOT / f"{step}.py"), str(BENCHMARKS / "ordinary_way.py")
+            ours[name].append(measure([script], here, settings | {"VISITS_WAREHOUSE": str(here / "ours")}))
+            ordinary[name].append(measure([in_the_ordinary_way, step], here, settings))
+    quick_start = seconds(empty)
+    yield "## A round\n"
+    yield f"An empty session as in Delta's quick start: {quick_start:.1f} s, {peak(empty):.0f} MiB.\n"
+    yield "| step | s | of an empty session | ordinary way, s | of it | MiB | ordinary way, MiB |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, runs in ours.items():
+        other = ordinary[name]
+        yield (
+            f"| {name} | {seconds(runs):.1f} | {seconds(runs) / quick_start:.2f} | {seconds(other):.1f} "
+            f"| {seconds(runs) / seconds(other):.2f} | {peak(runs):.0f} | {peak(other):.0f} |"
+        )
+    total, others = (sum(map(seconds, side.values())) for side in (ours, ordinary))
+    ratio = mean(seconds(runs) / quick_start for runs in ours.values())
+    yield f"| all six | {total:.1f} | {ratio:.2f} on average | {others:.1f} | {total / others:.2f} | | |\n"
+
+
+def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
+    """Leave out one measure at a time, for a reader in Tokyo."""
+    scripts = ("visits_creator_job", "visits_consumer")
+    runs: dict[str, Runs] = {name: {script: [] for script in scripts} for name in MEASURES}
+    places = {name: {"VISITS_WAREHOUSE": str(folder / name), "TZ": "Asia/Tokyo"} for name in MEASURES}
+    for place in places.values():
+        measure([str(ROOT / "create_table.py")], folder, settings | place)
+    for _ in turns("Each measure"):
+        for script in scripts:
+            for name, place in places.items():
+                arguments = ["-m", "benchmarks.without", name, script]
+                runs[name][script].append(measure(arguments, folder, settings | place))
+    yield "## What each measure gains\n"
+    yield "The same scripts with one measure of `lag_detector/startup.py` left out. The time zone is Asia/Tokyo.\n"
+    yield f"| without | {' | '.join(f'{script}, s | gain' for script in scripts)} | MiB |"
+    yield "|---|---|---|---|---|---|"
+    for name, of in runs.items():
+        cells = " | ".join(
+            f"{seconds(of[s]):.1f} | {(seconds(of[s]) - seconds(runs['nothing'][s])) / seconds(of[s]):+.0%}"
+            for s in scripts
+        )
+        yield f"| {name.replace('_', ' ')} | {cells} | {peak([run for s in scripts for run in of[s]]):.0f} |"
+    yield ""
+
+
+def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
+    """Compare a table of many versions with one of few, and let the consumer catch up on many."""
+    tables = {versions: folder / f"{versions} versions" for versions in (SHORT, LONG)}
+    more = folder / "more"
+    asked: dict[int, list[float]] = {versions: [] for versions in tables}
+    with delta_session("long_histories", str(folder)) as spark:
+        for versions, table in tables.items():
+            print(f"Making a table of {versions} versions …", file=sys.stderr)
+            make_table(spark, table, versions)
+        for versions, table in tables.items():  # once to warm up
+            use(spark, table)
+            assert last_table_version(spark, TABLE) == versions
+        for _ in turns("Last version"):
+            for versions, table in tables.items():
+                use(spark, table)
+                forget(spark)
+                start = time.monotonic()
+                assert last_table_version(spark, TABLE) == versions
+                asked[versions].append(time.monotonic() - start)
+        make_table(spark, more, SHORT)
+    runs: dict[int, list[Run]] = {versions: [] for versions in tables}
+    consumer = [str(ROOT / "visits_consumer.py")]
+    for table in tables.values():
+        measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)})
+    for _ in turns("Consumer that is up to date"):
+        for versions, table in tables.items():
+            runs[versions].append(measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)}))
+    yield "## Long histories\n"
+    yield f"| | {SHORT} versions | {LONG:,} versions | ratio |\n|---|---|---|---|"
+    few, many = (sorted(asked[versions])[len(asked[versions]) // 2] for versions in tables)
+    yield f"| last version of the table, s | {few:.2f} | {many:.2f} | {many / few:.2f} |"
+    few, many = (seconds(runs[versions]) for versions in tables)
+    yield f"| consumer that is up to date, s | {few:.1f} | {many:.1f} | {many / few:.2f} |\n"
+    catch_up = []
+    place = {"VISITS_WAREHOUSE": str(more)}
+    measure(consumer, folder, settings | place)
+    for turn in turns(f"Catching up {MORE} versions"):
+        copy_commits(more / "visits" / "_delta_log", SHORT + turn * MORE, SHORT + (turn + 1) * MORE)
+        catch_up.append(measure(consumer, folder, settings | place))
+    took, rows = seconds(catch_up), MORE * ROWS_OF_A_COMMIT
+    yield f"A consumer catches up {MORE:,} versions in one run, in {took:.1f} s: {rows / took:.0f} rows a second.\n"
+
+
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "delta-spark"))
+    return (
+        f"{psutil.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}; "
+        f"Java {check_java().version}, Python {platform.python_version()}, {packages}."
+    )
+
+
+def main() -> None:
+    """Measure all parts."""
+    with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
+        settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
+        text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
+        print(text[0])
+        for part in (a_round, each_measure, long_histories):
+            folder = Path(name, part.__name__)
+            folder.mkdir()
+            for line in part(folder, settings):
+                print(line, flush=True)
+                text.append(line)
+    RESULTS.write_text("\n".join(text).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    from lag_detector.cli import run
+
+    sys.exit(run(main))
