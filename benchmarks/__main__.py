@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 from benchmarks.history import copy_commits, forget, make_table, use
 from benchmarks.processes import STEPS, Run, measure, peak, seconds
@@ -102,31 +102,29 @@ def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
     tables = {versions: folder / f"{versions} versions" for versions in (SHORT, LONG)}
     more = folder / "more"
     asked: dict[int, list[float]] = {versions: [] for versions in tables}
+    runs: dict[int, list[Run]] = {versions: [] for versions in tables}
+    consumer, writer = [str(ROOT / "visits_consumer.py")], [str(ROOT / "visits_creator_job.py")]
     with delta_session("long_histories", str(folder)) as spark:
-        for versions, table in tables.items():
+        for versions, table in (*tables.items(), (SHORT, more)):
             print(f"Making a table of {versions} versions …", file=sys.stderr)
             make_table(spark, table, versions)
-        for versions, table in tables.items():  # once to warm up
-            use(spark, table)
-            assert last_table_version(spark, TABLE) == versions
-        for _ in turns("Last version"):
+        for turn in (None, *turns("Last version")):  # the first only warms up
             for versions, table in tables.items():
                 use(spark, table)
                 forget(spark)
                 start = time.monotonic()
                 assert last_table_version(spark, TABLE) == versions
-                asked[versions].append(time.monotonic() - start)
-        make_table(spark, more, SHORT)
-    runs: dict[int, list[Run]] = {versions: [] for versions in tables}
-    consumer = [str(ROOT / "visits_consumer.py")]
-    for table in tables.values():
-        measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)})
+                if turn is not None:
+                    asked[versions].append(time.monotonic() - start)
+    for script in (consumer, writer, consumer):  # a consumer that has read all of the table, and then some news
+        for table in tables.values():
+            measure(script, folder, settings | {"VISITS_WAREHOUSE": str(table)})
     for _ in turns("Consumer that is up to date"):
         for versions, table in tables.items():
             runs[versions].append(measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)}))
     yield "## Long histories\n"
     yield f"| | {SHORT} versions | {LONG:,} versions | ratio |\n|---|---|---|---|"
-    few, many = (sorted(asked[versions])[len(asked[versions]) // 2] for versions in tables)
+    few, many = (median(asked[versions]) for versions in tables)
     yield f"| last version of the table, s | {few:.2f} | {many:.2f} | {many / few:.2f} |"
     few, many = (seconds(runs[versions]) for versions in tables)
     yield f"| consumer that is up to date, s | {few:.1f} | {many:.1f} | {many / few:.2f} |\n"
@@ -150,18 +148,21 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Measure all parts."""
+    """Measure all parts, or print those alone that are named."""
+    parts = (a_round, each_measure, long_histories)
+    chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
     with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
         text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
         print(text[0])
-        for part in (a_round, each_measure, long_histories):
+        for part in chosen:
             folder = Path(name, part.__name__)
             folder.mkdir()
             for line in part(folder, settings):
                 print(line, flush=True)
                 text.append(line)
-    RESULTS.write_text("\n".join(text).rstrip() + "\n")
+    if chosen == parts:
+        RESULTS.write_text("\n".join(text).rstrip() + "\n")
 
 
 if __name__ == "__main__":

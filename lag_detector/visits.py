@@ -47,7 +47,9 @@ def open_table(spark: SparkSession) -> None:
     Raises:
         LagDetectorError: there is no table yet, or a commit of it was cut off.
     """
-    if not DeltaTable.isDeltaTable(spark, table_location()):
+    # The first commit says so at once, Delta a third of a second later; old commits may have been cleaned up.
+    first_commit = _Place(spark, f"{table_location()}/_delta_log/{0:020d}.json")
+    if not (first_commit.exists() or DeltaTable.isDeltaTable(spark, table_location())):
         raise LagDetectorError(f"there is no table {TABLE} in {warehouse()} yet; run python create_table.py first")
     _check_commits()
     DeltaTable.createIfNotExists(spark).tableName(TABLE).location(table_location()).execute()
@@ -70,18 +72,18 @@ def start_over(spark: SparkSession) -> None:
     Raises:
         LagDetectorError: what is in the table's place is no Delta table; it stays as it is.
     """
-    table, log = _Folder(spark, table_location()), _Folder(spark, f"{table_location()}/_delta_log")
+    table, log = _Place(spark, table_location()), _Place(spark, f"{table_location()}/_delta_log")
     if table.exists() and not (table.is_empty() or log.exists()):
         raise LagDetectorError(
             f"{table_location()} holds something that is no Delta table; "
             "move it away or set VISITS_WAREHOUSE to another folder"
         )
-    _Folder(spark, checkpoints()).delete()
+    _Place(spark, checkpoints()).delete()
     table.delete(last=log)  # cut off in between, it is still known as a table when the script runs again
 
 
-class _Folder:
-    """A folder of the warehouse, through Hadoop's file system: local disk and object store alike."""
+class _Place:
+    """A file or folder of the warehouse, through Hadoop's file system: local disk and object store alike."""
 
     def __init__(self, spark: SparkSession, location: str) -> None:
         jvm: Any = spark.sparkContext._jvm
@@ -94,7 +96,7 @@ class _Folder:
     def is_empty(self) -> bool:
         return self.files.getFileStatus(self.path).isDirectory() and not self.files.listStatus(self.path)
 
-    def delete(self, last: "_Folder | None" = None) -> None:
+    def delete(self, last: "_Place | None" = None) -> None:
         if last and self.exists():
             for child in self.files.listStatus(self.path):
                 if child.getPath().getName() != last.path.getName():
