@@ -31,17 +31,19 @@ def java_in_utc() -> None:
 
 
 def leave_out(option: str) -> None:
-    startup.JAVA_OPTIONS = tuple(o for o in startup.JAVA_OPTIONS if o != option)
+    options = list(startup.JAVA_OPTIONS)
+    options.remove(option)
+    startup.JAVA_OPTIONS = tuple(options)
 
 
 def no_code_generation() -> None:
-    for setting in [name for name in startup.SETTINGS if "codegen" in name]:
-        del startup.SETTINGS[setting]
+    for setting in ("wholeStage", "factoryMode"):
+        del startup.SETTINGS[f"spark.sql.codegen.{setting}"]
 
 
 def few_partitions() -> None:
-    for setting in [name for name in startup.SETTINGS if "artitions" in name or "arallelism" in name]:
-        del startup.SETTINGS[setting]
+    for setting in ("sql.leafNodeDefaultParallelism", "sql.shuffle.partitions", "databricks.delta.snapshotPartitions"):
+        del startup.SETTINGS[f"spark.{setting}"]
 
 
 def warm_up() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -47,7 +47,8 @@ def make_class_archive(java: Java) -> None:
         print(f"No class archive was made ({error.strerror}): the scripts run without it, slower.", file=sys.stderr)
         return
     for other in set(CACHE.glob(f"classes-java-{java.version}-*")) - {archive}:
-        other.unlink(missing_ok=True)
+        with suppress(OSError):  # another user's
+            other.unlink()
 
 
 def use_delta(spark: SparkSession, folder: str) -> None:
