@@ -7,6 +7,7 @@ from contextlib import redirect_stdout, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 
 from lag_detector.java import Java, check_java
 from lag_detector.session import delta_session
@@ -36,7 +37,9 @@ def make_class_archive(java: Java) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder, "classes.jsa")
-            os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-java-options '-XX:ArchiveClassesAtExit={made}' pyspark-shell"
+            option = quote(quote(f"-XX:ArchiveClassesAtExit={made}"))  # two shells' worth: PySpark's, and Spark's
+            os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-java-options {option} pyspark-shell"
+            os.environ["SPARK_MASTER"] = "local[*]"  # a cluster has no use for it
             with delta_session("make_class_archive", folder) as spark, redirect_stdout(StringIO()):
                 use_delta(spark, folder)
                 process = SparkContext._gateway.proc  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partialmethod
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 from typing import Any
 
@@ -53,10 +54,8 @@ def local_settings(java: Java) -> dict[str, str]:
     Args:
         java: the Java that is going to run Spark.
     """
-    options = list(JAVA_OPTIONS)
     archive = class_archive(java)
-    if archive:
-        options.append(f"-XX:SharedArchiveFile={archive}")
+    options = [*JAVA_OPTIONS, *([quote(f"-XX:SharedArchiveFile={archive}")] if archive else [])]
     # Those that the reader sets, as spark.driver.extraJavaOptions, come after these and win.
     return SETTINGS | {"spark.driver.defaultJavaOptions": " ".join(options)}
 

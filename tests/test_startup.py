@@ -23,7 +23,7 @@ class Copy:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self.folder = reader.folder / "copy"
+        self.folder = reader.folder / "a reader's copy"
         shutil.copytree(ROOT / "lag_detector", self.folder / "lag_detector")
         shutil.copy(ROOT / "create_table.py", self.folder)
         self.cache = self.folder / ".cache"
@@ -59,7 +59,7 @@ class Copy:
 
     def classes_from_archive(self) -> int:
         """Create the table, as quietly as ever, and count the classes that did not come from a jar or Java's own."""
-        log = self.folder / "classes.log"
+        log = self.reader.folder / "classes.log"
         options = f"--driver-java-options -Xlog:class+load:file={log} pyspark-shell"
         out, err = self.run("create_table.py", PYSPARK_SUBMIT_ARGS=options)
         assert "|spark_catalog.default.visits|" in out
