@@ -80,6 +80,8 @@ def main() -> None:
     java = check_java()
     if not JARS.exists():
         fetch_jars()
+        if JARS.exists():  # start over, for a process has one Java only
+            os.execv(sys.executable, [sys.executable, "-m", "lag_detector.setup"])
     if JARS.exists() and not class_archive(java):
         make_class_archive(java)
     print(f"Spark {version('pyspark')} with Delta {version('delta-spark')} is ready on Java {java.version}.")

@@ -40,7 +40,7 @@ SETTINGS = {
 
 JAVA_OPTIONS: tuple[str, ...] = (
     "-XX:TieredStopAtLevel=1",  # the second compiler pays off after minutes
-    # Outside UTC, Delta reads the whole table back at each commit to verify it.
+    # Outside UTC Delta rebuilds the table's state at each commit, to verify what it noted of it.
     "-Duser.timezone=UTC",
     # Java's warnings, on an archive that does not fit for example, go to Spark's log and not among the rows.
     "-Xlog:disable",
