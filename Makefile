@@ -8,7 +8,7 @@ SEED ?= $(shell date +%s)
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make the class archive (480 MB, under 2 minutes)
+setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make the class archive (480 MB, about 2 minutes)
 	@$(PY) -m lag_detector.setup
 
 .venv/ready: requirements.txt
@@ -16,7 +16,7 @@ setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make the class 
 	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, about a minute) …"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
-	@$(PY) -m lag_detector.setup
+	@$(PY) -m lag_detector.setup >/dev/null
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/ready
