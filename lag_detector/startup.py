@@ -1,7 +1,9 @@
 """What makes a script that lives for seconds start fast. Nothing in here changes what it does.
 
 All of it is for a Spark inside this machine only; on a cluster and under `spark-submit` Spark keeps its own settings.
-What each part gains is measured by `make bench` and stands in `benchmarks/results.md`.
+What a run of the writer would take longer without each of them, as measured by `make bench`: kept jars 6.3 s,
+class archive 4.4 s, Java in UTC 4.0 s (outside UTC), one compiler 1.9 s, warm-up 0.3 s, stop at once 0.2 s. Code
+generation matters to the reader and the consumer, not to the writer.
 """
 
 import hashlib
