@@ -109,8 +109,8 @@ def _keep_jars(spark: SparkSession) -> None:
     jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
     # Where we may not write, the next start fetches again. The rename is all or nothing: two scripts may do this.
     with suppress(OSError):
-        startup.JARS.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=startup.JARS.parent) as half_made:
+        startup.CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=startup.CACHE) as half_made:
             kept = Path(half_made, "jars")
             kept.mkdir()
             for jar in jars:

@@ -10,7 +10,7 @@ from pathlib import Path
 from demo.stack import ROOT
 from lag_detector.java import check_java
 from lag_detector.startup import JARS, SETTINGS, class_archive
-from tests.conftest import Reader, complaints
+from tests.conftest import GIVE_UP_ROOT, Reader, complaints
 
 import pytest
 from pyspark.find_spark_home import _find_spark_home
@@ -127,9 +127,8 @@ def test_two_set_ups_at_once_make_one_archive_that_is_used(copy: Copy) -> None:
 
 
 def test_set_up_in_a_folder_that_is_read_only(copy: Copy) -> None:
-    give_up = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
     copy.cache.chmod(0o555)
-    out, err = copy.run("-m", "lag_detector.setup", prefix=give_up)
+    out, err = copy.run("-m", "lag_detector.setup", prefix=GIVE_UP_ROOT)
     copy.cache.chmod(0o755)
     assert complaints(err) == ["No class archive was made (Permission denied): the scripts run without it, slower."]
     assert "is ready on Java" in out
