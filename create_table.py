@@ -6,7 +6,7 @@ earlier round go. Prints the table's features and properties.
 
 import sys
 
-from lag_detector.cli import run
+from lag_detector.cli import run, tell
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget, pushgateway
 from lag_detector.places import table_location, warehouse
 from lag_detector.session import delta_session
@@ -34,7 +34,7 @@ def main() -> None:
     forget(gateway, WRITER_VERSION)
     forget(gateway, READER_VERSION)
     with delta_session("create_table", warehouse()) as spark:
-        print(f"Creating {TABLE} in {warehouse()} …", file=sys.stderr)
+        tell(f"Creating {TABLE} in {warehouse()} …")
         start_over(spark)
         create_visits(spark)
         show_visits(spark)

@@ -5,11 +5,11 @@ Publishes the table's last version as visits_writer_version: 3 after the first r
 
 import sys
 
-from lag_detector.cli import run
+from lag_detector.cli import run, tell
 from lag_detector.gauges import WRITER_VERSION, Pushgateway, publish, pushgateway
 from lag_detector.places import warehouse
 from lag_detector.session import delta_session
-from lag_detector.versions import last_table_version
+from lag_detector.versions import commit_time, last_table_version
 from lag_detector.visits import TABLE, open_table, rows
 
 from pyspark.sql import SparkSession
@@ -27,7 +27,7 @@ def publish_writer_version(spark: SparkSession, gateway: Pushgateway) -> None:
     """Publish the table's last version, again if another writer has moved it in the meantime."""
     published = None
     while (version := last_table_version(spark, TABLE)) != published:
-        publish(gateway, WRITER_VERSION, version, "Last version written to the visits table")
+        publish(gateway, WRITER_VERSION, version, commit_time(spark, TABLE, version))
         published = version
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     gateway = pushgateway()  # first: a typo in its setting must not cost a round
     with delta_session("visits_creator_job", warehouse()) as spark:
         open_table(spark)
-        print(f"Appending {COMMITS} commits to {TABLE} …", file=sys.stderr)
+        tell(f"Appending {COMMITS} commits to {TABLE} …")
         append_visits(spark)
         publish_writer_version(spark, gateway)
 

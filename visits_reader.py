@@ -2,7 +2,7 @@
 
 import sys
 
-from lag_detector.cli import run
+from lag_detector.cli import run, tell
 from lag_detector.places import warehouse
 from lag_detector.session import delta_session
 from lag_detector.visits import TABLE, open_table, show
@@ -12,7 +12,7 @@ def main() -> None:
     """Read the table as it is now."""
     with delta_session("visits_reader", warehouse()) as spark:
         open_table(spark)
-        print(f"Reading {TABLE} …", file=sys.stderr)
+        tell(f"Reading {TABLE} …")
         show(spark.table(TABLE))
 
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from lag_detector.errors import DEBUG, sentence
+from lag_detector.errors import DEBUG, LagDetectorError
+from lag_detector.sentences import sentence
 
 STOPPED = "Stopped before the end; run it again to go on."
 CTRL_C = 130
@@ -45,6 +46,23 @@ def run(main: Callable[[], None]) -> int:
         return 1
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's own clean-up
+
+
+def option(name: str) -> bool:
+    """Tell whether a script was started with its one option.
+
+    Raises:
+        LagDetectorError: it was started with something else.
+    """
+    arguments = sys.argv[1:]
+    if arguments not in ([], [name]):
+        raise LagDetectorError(f"{sys.argv[0]} takes {name} or nothing, and not {' '.join(arguments)}")
+    return bool(arguments)
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error: standard output has results only."""
+    print(line, file=sys.stderr)
 
 
 def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

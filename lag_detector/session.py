@@ -16,8 +16,9 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from lag_detector import startup
-from lag_detector.errors import DEBUG, JAVA_ENDED, LagDetectorError, known_sentence
+from lag_detector.errors import DEBUG, JAVA_ENDED, LagDetectorError
 from lag_detector.java import check_java
+from lag_detector.sentences import known_sentence
 
 from delta import configure_spark_with_delta_pip
 from pyspark import SparkConf, SparkContext
@@ -40,12 +41,13 @@ ALWAYS = {
 
 
 @contextmanager
-def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
+def delta_session(name: str, warehouse: str, short_run: bool = True) -> Iterator[SparkSession]:
     """Open a Spark session with Delta Lake, and stop it at the end of the `with` block.
 
     Args:
         name: how the application is called in Spark.
         warehouse: the folder or Hadoop URI where tables without a location of their own go.
+        short_run: whether it lives for seconds, so that on this machine a fast start is worth more than fast work.
 
     Yields:
         the session: in-memory catalog, time zone UTC, on `local[*]` unless something else names a master.
@@ -55,7 +57,7 @@ def delta_session(name: str, warehouse: str) -> Iterator[SparkSession]:
     """
     print("Starting Spark …", file=sys.stderr)
     with _spark_log() as log:
-        spark = SparkSession(_spark_context(name, warehouse, log))
+        spark = SparkSession(_spark_context(name, warehouse, short_run, log))
         # Spark's own handler calls Java, which may be in the middle of a call and then takes no other one, not even
         # stop(). So Ctrl-C is Python's again, and Java ends when we have ended.
         if current_thread() is main_thread():
@@ -118,7 +120,7 @@ def _keep_jars(spark: SparkSession) -> None:
             kept.rename(startup.JARS)
 
 
-def _spark_context(name: str, warehouse: str, log: IO[bytes] | None) -> SparkContext:
+def _spark_context(name: str, warehouse: str, short_run: bool, log: IO[bytes] | None) -> SparkContext:
     settings = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
     on_this_machine = False
     if not _submitted():
@@ -128,7 +130,7 @@ def _spark_context(name: str, warehouse: str, log: IO[bytes] | None) -> SparkCon
         master = _named_master() or "local[*]"
         on_this_machine = re.fullmatch(r"local(\[.*])?", master) is not None
         settings |= {"spark.master": master} | _delta_jars(on_this_machine)
-        settings |= startup.local_settings(java) if on_this_machine else {}
+        settings |= startup.local_settings(java, short_run) if on_this_machine else {}
     conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
     try:
         gateway = _java(conf, log)

@@ -35,13 +35,17 @@ SETTINGS = {
     "spark.sql.leafNodeDefaultParallelism": "1",
     "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
+}
+
+SHORT_RUN = {
     # To generate and compile Java code takes longer than to interpret a plan for nine rows.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
+ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # the second one pays off after minutes
+
 JAVA_OPTIONS: tuple[str, ...] = (
-    "-XX:TieredStopAtLevel=1",  # the second compiler pays off after minutes
     # Outside UTC Delta rebuilds the table's state at each commit, to verify what it noted of it.
     "-Duser.timezone=UTC",
     # Java's warnings, on an archive that does not fit for example, go to Spark's log and not among the rows.
@@ -50,16 +54,18 @@ JAVA_OPTIONS: tuple[str, ...] = (
 )
 
 
-def local_settings(java: Java) -> dict[str, str]:
-    """Give the settings of Spark for a short run on this machine.
+def local_settings(java: Java, short_run: bool) -> dict[str, str]:
+    """Give the settings of Spark for a run on this machine.
 
     Args:
         java: the Java that is going to run Spark.
+        short_run: whether it lives for seconds.
     """
     archive = class_archive(java)
-    options = [*JAVA_OPTIONS, *([quote(f"-XX:SharedArchiveFile={archive}")] if archive else [])]
+    options = [*JAVA_OPTIONS, *([ONE_COMPILER] if short_run else [])]
+    options += [quote(f"-XX:SharedArchiveFile={archive}")] if archive else []
     # Those that the reader sets, as spark.driver.extraJavaOptions, come after these and win.
-    return SETTINGS | {"spark.driver.defaultJavaOptions": " ".join(options)}
+    return SETTINGS | (SHORT_RUN if short_run else {}) | {"spark.driver.defaultJavaOptions": " ".join(options)}
 
 
 def class_archive(java: Java) -> Path | None:

@@ -1,12 +1,19 @@
-"""The last version written to a Delta table and the last version a stream has read completely."""
+"""The last version written to a Delta table, the last version a stream has read completely, and when each was made."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from lag_detector.errors import LagDetectorError
 
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
+from pyspark.sql.streaming.listener import StreamingQueryProgress
+
+# `sourceVersion` of an offset; both say the same of the table's versions.
+KNOWN_OFFSETS = (1, 3)
+NEWER = "go back to the pinned versions of Spark and Delta, or look for a newer lag detector"
 
 
 def last_table_version(spark: SparkSession, table: str) -> int:
@@ -14,46 +21,135 @@ def last_table_version(spark: SparkSession, table: str) -> int:
 
     Args:
         spark: a session that speaks Delta.
-        table: the table's name in the catalog.
+        table: the table's name in the catalog, or its path.
 
     Returns:
         the version, 0 for a table that was only created.
 
+    Raises:
+        LagDetectorError: there is no such Delta table.
+
     Source: the newest entry of the table's history; one file of the log, however long the history is.
     """
-    newest = DeltaTable.forName(spark, table).history(1).select("version").head()
-    if newest is None:
+    newest = _commits(spark, table, 1)
+    if not newest:
         raise LagDetectorError(f"the history of {table} is empty; create the table again")
-    return int(newest["version"])
+    return max(newest)
 
 
-def last_read_version(progress: Mapping[str, Any]) -> int | None:
-    """Tell which version a stream has read completely, by the end offset of its last batch.
+def commit_time(spark: SparkSession, table: str, version: int) -> float | None:
+    """Ask a Delta table when one of its versions was committed.
+
+    Args:
+        spark: a session that speaks Delta.
+        table: the table's name in the catalog, or its path.
+        version: a version of the table.
+
+    Returns:
+        Unix time in seconds: the commit's own timestamp where the table has in-commit timestamps, else the time of
+        its file in the log; None while it is unknown: the table does not have that version yet, or its log no more.
+
+    Raises:
+        LagDetectorError: there is no such Delta table.
+
+    Source: the table's history from that version on, so it takes the longer the further the version is behind.
+    """
+    asked = 1
+    while True:
+        commits = _commits(spark, table, asked)
+        last = max(commits, default=version)
+        if version in commits or last - version < asked:
+            return commits.get(version)
+        asked = max(last - version + 1, 2 * asked)  # twice, for the writer goes on while we ask
+
+
+def last_read_version(progress: Mapping[str, Any] | None, table: str | None = None) -> int | None:
+    """Tell which version of a table a stream has read completely, by the end offset of its last batch.
 
     A Delta offset names the *next* version to read, so the last one read is the version before it. That
     holds for a commit read in part too (`index` of 0 or more): it counts as unread until its last file.
     While a stream is still inside the table's initial snapshot (`isStartingVersion`), no version is
-    complete.
+    complete. Of a table that a query reads twice, that version counts which both have read.
 
     Args:
-        progress: a `StreamingQueryProgress` as parsed JSON, of a query with one Delta source.
+        progress: the query's `lastProgress`, None before the first, or its JSON parsed.
+        table: the table's id, see `table_id`; needed where the query reads several Delta tables.
 
     Returns:
         the version, or None while it is unknown: no batch has ended, or the initial snapshot is half read.
 
     Raises:
-        LagDetectorError: the query has no Delta source, or more sources than one.
+        LagDetectorError: the query does not read the table, no Delta table at all, or several without `table`;
+            or its offsets are of a newer form than the ones that are known here.
 
     Source: Delta's `DeltaSourceOffset` as it is since Delta 3.1.
     """
-    sources = progress["sources"]
-    if len(sources) != 1:
-        raise LagDetectorError(f"the stream has {len(sources)} sources; its version read is that of exactly one")
-    offset = sources[0]["endOffset"]
-    if offset is None:
+    if progress is None:
         return None
-    if "reservoirVersion" not in offset:
-        raise LagDetectorError(f"the stream reads {sources[0]['description']}, which is no Delta table")
-    if offset["isStartingVersion"]:
+    # PySpark has turned the offsets in its own form of a progress into text.
+    parsed = json.loads(progress.json) if isinstance(progress, StreamingQueryProgress) else progress
+    try:
+        versions = [_version_read(offset) for offset in _offsets(parsed["sources"], table)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LagDetectorError(
+            f"the stream's progress is of a form that is not known here ({error!r}); {NEWER}"
+        ) from error
+    return None if None in versions else min(version for version in versions if version is not None)
+
+
+def _offsets(sources: list[dict[str, Any]], table: str | None) -> list[dict[str, Any] | None]:
+    """Give the end offset of each source that reads the table."""
+    tables: dict[str, list[dict[str, Any] | None]] = {}
+    for source in sources:
+        if source["description"].startswith("DeltaSource["):
+            tables.setdefault(source["description"], []).append(source["endOffset"])
+    if not tables:
+        raise LagDetectorError(f"the stream reads no Delta table but {[source['description'] for source in sources]}")
+    if table is None:
+        if len(tables) > 1:
+            raise LagDetectorError(f"the stream reads {len(tables)} Delta tables ({', '.join(tables)}); say which one")
+        return next(iter(tables.values()))
+    for offsets in tables.values():
+        if any(offset and offset["reservoirId"] == table for offset in offsets):
+            return offsets
+    if any(None in offsets for offsets in tables.values()):
+        return [None]  # it may be the one that has no offset yet
+    raise LagDetectorError(f"the stream does not read the table with the id {table} but {', '.join(tables)}")
+
+
+def _version_read(offset: dict[str, Any] | None) -> int | None:
+    if offset is None or offset["isStartingVersion"]:
         return None
+    if offset["sourceVersion"] not in KNOWN_OFFSETS:
+        raise LagDetectorError(
+            f"Delta's offset is of version {offset['sourceVersion']}, which is not known here; {NEWER}"
+        )
     return int(offset["reservoirVersion"]) - 1
+
+
+def table_id(spark: SparkSession, table: str) -> str:
+    """Ask a Delta table for its id, by which the offsets of a stream name it.
+
+    Args:
+        spark: a session that speaks Delta.
+        table: the table's name in the catalog, or its path.
+
+    Raises:
+        LagDetectorError: there is no such Delta table.
+    """
+    (row,) = _delta_table(spark, table).detail().select("id").collect()
+    return str(row["id"])
+
+
+def _commits(spark: SparkSession, table: str, newest: int) -> dict[int, float]:
+    """Give the newest commits of a table: their Unix times by their versions."""
+    commits = _delta_table(spark, table).history(newest)
+    return dict(commits.selectExpr("version", "unix_micros(timestamp) / 1e6").collect())
+
+
+def _delta_table(spark: SparkSession, table: str) -> DeltaTable:
+    path = "/" in table and not table.endswith("`")  # a name may be quoted, as in delta.`/data/orders`
+    try:
+        return DeltaTable.forPath(spark, table) if path else DeltaTable.forName(spark, table)
+    except AnalysisException as error:
+        raise LagDetectorError(f"there is no Delta table {table}; check its name, or its path") from error

@@ -48,7 +48,9 @@ class Steps:
         """Stream what is new with these options of the source; gives the version that the consumer would publish."""
         self.open()
         stream: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
-        return last_read_version(visits_consumer.consume_visits(stream))
+        query = visits_consumer.stream_visits(stream, availableNow=True)
+        query.awaitTermination()
+        return last_read_version(query.lastProgress)
 
     def clean_up_the_log(self) -> None:
         """Let all files of the log be months old; the next commit writes a checkpoint and removes those before it."""

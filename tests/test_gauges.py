@@ -34,7 +34,7 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
     def to(address: str, version: int) -> None:
         monkeypatch.setenv("PUSHGATEWAY_URL", address)
-        gauges.publish(gauges.pushgateway(), GAUGE, version, "help")
+        gauges.publish(gauges.pushgateway(), GAUGE, version)
 
     return to
 

@@ -67,19 +67,19 @@ def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyP
         becomes(held, set(expected))
 
     hold("Visits lag unknown")
-    publish(gateway, WRITER_VERSION, 9, "written")
+    publish(gateway, WRITER_VERSION, 9)
     hold("Visits lag unknown", "Visits consumer never ran")
-    publish(gateway, READER_VERSION, 9, "read")
+    publish(gateway, READER_VERSION, 9)
     hold()
     hold("Visits writer silent", "Visits consumer silent", silence=1)
-    publish(gateway, WRITER_VERSION, 12, "written")
+    publish(gateway, WRITER_VERSION, 12)
     hold("Visits consumer lag")
     with_a_time = f"{READER_VERSION} 12 1\n".encode()
     rejected = Request(f"{stack.pushgateway}/metrics/job/{READER_VERSION}", with_a_time, method="PUT")
     with pytest.raises(HTTPError, match="400"):
         urlopen(rejected, timeout=10)
     hold("Visits consumer lag", "Visits push rejected")
-    publish(gateway, READER_VERSION, 12, "read")
+    publish(gateway, READER_VERSION, 12)
     hold()
     (listening,) = [
         process

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import visits_consumer
-from lag_detector.errors import sentence
+from lag_detector.sentences import sentence
 from lag_detector.visits import TABLE, open_table, start_over
 from tests.steps import Steps
 

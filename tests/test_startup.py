@@ -140,7 +140,7 @@ from lag_detector.session import delta_session
 from lag_detector.startup import local_settings
 
 with delta_session("test", "{warehouse}") as spark:
-    ours = local_settings(check_java())
+    ours = local_settings(check_java(), short_run=True)
     print(spark.sparkContext.master, sum(spark.sparkContext.getConf().get(name) == ours[name] for name in ours))
 """
 SUBMIT = (str(Path(_find_spark_home(), "bin", "spark-submit")), "--jars", ",".join(map(str, JARS.glob("*.jar"))))

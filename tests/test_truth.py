@@ -12,8 +12,8 @@ from pathlib import Path
 
 import visits_consumer
 import visits_creator_job
-from lag_detector.errors import sentence
 from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget, publish, pushgateway
+from lag_detector.sentences import sentence
 from lag_detector.visits import TABLE
 from tests.steps import Steps
 from tests.truth import gauges
@@ -188,7 +188,7 @@ class History(RuleBasedStateMachine):
         if cut == BEFORE_PUSH:
             self.seen[f"cut off {cut}"] += 1
             return
-        publish(self.gateway, READER_VERSION, version, "help")
+        publish(self.gateway, READER_VERSION, version)
         assert gauges(self.gateway.address)[READER_VERSION] == self.truth()
         self.seen["published versions"] += 1
 

@@ -1,16 +1,33 @@
 """What is really there, found without Spark and without the code under test: on disk and on the Pushgateway."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
+from prometheus_client.parser import text_string_to_metric_families
+
+VERSIONS = ("visits_writer_version", "visits_reader_version", "visits_test")
+
 
 def gauges(pushgateway: str) -> dict[str, float]:
-    """Read the gauges of the visits table from a Pushgateway, by their names."""
+    """Read the versions of the visits table from a Pushgateway, by the names of their groups."""
+    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in VERSIONS}
+
+
+def times(pushgateway: str) -> dict[str, float]:
+    """Read when those versions were committed, Unix times by the names of their groups."""
+    names = [f"{version}_timestamp_seconds" for version in VERSIONS]
+    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
+
+
+def samples(pushgateway: str) -> Iterator[tuple[dict[str, str], float]]:
+    """Read all that is on a Pushgateway: the labels, the name among them, and the value."""
     with urlopen(f"{pushgateway}/metrics", timeout=10) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line.startswith("visits_")]
-    return {line.partition("{")[0]: float(line.split()[-1]) for line in lines}
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                yield {"__name__": sample.name, **sample.labels}, sample.value
 
 
 class Disk(NamedTuple):
