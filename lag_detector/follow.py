@@ -1,6 +1,7 @@
-"""Keep a streaming query running until Ctrl-C or SIGTERM asks it to stop, and stop it between two batches."""
+"""Keep a streaming query running until Ctrl-C or SIGTERM asks it to stop, and stop it between two batches.
 
-# Spark's own stop() cuts off the batch that is under way: it comes again, so what it did is done twice.
+Spark's own `stop()` cuts off the batch that is under way; it comes again, so what it did is done twice.
+"""
 
 import signal
 from collections.abc import Callable

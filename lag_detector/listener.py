@@ -50,10 +50,7 @@ class ReaderVersionListener(StreamingQueryListener):
     ) -> None:
         self.session, self.query, self.gateway, self.consumer = spark, query, gateway, consumer
         self.inform, self.warn = tell or logger.info, tell or logger.warning
-        several = len(gauges) > 1  # of one alone the progress needs no id, and to ask for an id takes a second
-        self.tables = [
-            _Table(table, gauge, table_id(spark, table) if several else None) for table, gauge in gauges.items()
-        ]
+        self.tables = [_Table(table, gauge, table_id(spark, table)) for table, gauge in gauges.items()]
         self.publishing = Lock()
         self.closed = False
 
@@ -107,7 +104,7 @@ class _Table:
 
     name: str
     gauge: str
-    id: str | None
+    id: str
     version: int | None = None
     committed: float | None = None
     is_failing: bool = False

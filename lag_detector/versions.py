@@ -118,13 +118,13 @@ def _offsets(sources: list[dict[str, Any]], table: str | None) -> list[dict[str,
 
 
 def _version_read(offset: dict[str, Any] | None) -> int | None:
-    if offset is None or offset["isStartingVersion"]:
+    if offset is None:
         return None
     if offset["sourceVersion"] not in KNOWN_OFFSETS:
         raise LagDetectorError(
             f"Delta's offset is of version {offset['sourceVersion']}, which is not known here; {NEWER}"
         )
-    return int(offset["reservoirVersion"]) - 1
+    return None if offset["isStartingVersion"] else int(offset["reservoirVersion"]) - 1
 
 
 def table_id(spark: SparkSession, table: str) -> str:
