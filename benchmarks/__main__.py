@@ -4,18 +4,21 @@ Whole processes, whatever is compared in turn, medians of RUNS runs (5). A chang
 meets both sides.
 """
 
-import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import mean, median
 
+from benchmarks.consumers import many_consumers
+from benchmarks.detection import detection_delay
 from benchmarks.history import copy_commits, forget, make_table, use
 from benchmarks.processes import STEPS, Run, measure, peak, seconds
+from benchmarks.turns import RUNS, Settings, turns
 from benchmarks.without import MEASURES
 from demo.stack import ROOT, free_port, pushgateway
 from lag_detector.java import check_java
@@ -25,21 +28,12 @@ from lag_detector.visits import TABLE
 
 import psutil
 
-RUNS = int(os.environ.get("RUNS", "5"))
 BENCHMARKS = Path(__file__).parent
 RESULTS = BENCHMARKS / "results.md"
 SHORT, LONG, MORE = 10, 10_000, 1_000  # versions
 ROWS_OF_A_COMMIT = 3
 
-Settings = dict[str, str]
 Runs = dict[str, list[Run]]
-
-
-def turns(what: str) -> Iterator[int]:
-    """Count the runs, and say on standard error how far they are."""
-    for turn in range(RUNS):
-        print(f"{what}: {turn + 1} of {RUNS} …", file=sys.stderr)
-        yield turn
 
 
 def a_round(folder: Path, settings: Settings) -> Iterator[str]:
@@ -108,7 +102,7 @@ def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
         for versions, table in (*tables.items(), (SHORT, more)):
             print(f"Making a table of {versions} versions …", file=sys.stderr)
             make_table(spark, table, versions)
-        for turn in (None, *turns("Last version")):  # the first only warms up
+        for turn in chain([None], turns("Last version")):  # the first only warms up
             for versions, table in tables.items():
                 use(spark, table)
                 forget(spark)
@@ -149,7 +143,7 @@ def machine() -> str:
 
 def main() -> None:
     """Measure all parts, or print those alone that are named."""
-    parts = (a_round, each_measure, long_histories)
+    parts = (a_round, each_measure, long_histories, many_consumers, detection_delay)
     chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
     with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}

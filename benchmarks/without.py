@@ -23,22 +23,15 @@ def class_archive() -> None:
 
 
 def one_compiler() -> None:
-    leave_out("-XX:TieredStopAtLevel=1")
+    startup.ONE_COMPILER = "-XX:TieredStopAtLevel=4"  # Java's default
 
 
 def java_in_utc() -> None:
-    leave_out("-Duser.timezone=UTC")
-
-
-def leave_out(option: str) -> None:
-    options = list(startup.JAVA_OPTIONS)
-    options.remove(option)
-    startup.JAVA_OPTIONS = tuple(options)
+    startup.JAVA_OPTIONS = tuple(option for option in startup.JAVA_OPTIONS if option != "-Duser.timezone=UTC")
 
 
 def no_code_generation() -> None:
-    for setting in ("wholeStage", "factoryMode"):
-        del startup.SETTINGS[f"spark.sql.codegen.{setting}"]
+    startup.SHORT_RUN.clear()
 
 
 def few_partitions() -> None:

@@ -1,10 +1,17 @@
 """What the four scripts share, and what you carry to your own tables.
 
-session   a Spark session that speaks Delta
-places    where the table and the checkpoint live
-visits    the table of the tutorial
-versions  the last version written and the last version read
-gauges    publish a version to the Pushgateway
-errors    turn what goes wrong into one sentence
-cli       how a script ends
+versions   the last version written, the last version a stream has read, and when each was committed
+gauges     publish a version to the Pushgateway
+listener   publish while a streaming query runs
+follow     keep a query running, and stop it between two batches
+retire     remove a consumer's gauges
+session    a Spark session that speaks Delta
+startup    what makes a short run start fast
+setup      fetch Delta's jars, make the class archive
+places     where the table and the checkpoints live
+visits     the table of the tutorial
+errors     the error that a reader can mend
+sentences  turn what Spark, Delta and Java say into one sentence
+cli        how a script ends
+java       check that Spark can run on this Java
 """

@@ -76,13 +76,7 @@ def publish(gateway: Pushgateway, gauge: str, version: int, committed: float | N
     Raises:
         LagDetectorError: the gateway did not take it; nothing was changed there.
     """
-    push(gateway, gauge, version, committed, consumer, waits=WAITS)
-    print(pushed(gateway, gauge, version), flush=True)
-
-
-def pushed(gateway: Pushgateway, gauge: str, version: int) -> str:
-    """Say what was pushed."""
-    return f"{gauge} {version} pushed to {gateway.address}"
+    print(push(gateway, gauge, version, committed, consumer, waits=WAITS), flush=True)
 
 
 def push(
@@ -92,20 +86,25 @@ def push(
     committed: float | None = None,
     consumer: str = "",
     waits: tuple[float, ...] = (),
-) -> None:
-    """Do as `publish` does, once and without a word unless `waits` has seconds to wait before further tries."""
+) -> str:
+    """Do as `publish` does, but try once only unless `waits` has seconds to wait before further tries.
+
+    Returns:
+        what was pushed, in words.
+    """
     registry = CollectorRegistry()
     Gauge(gauge, "Last version of a Delta table that was written or read completely", registry=registry).set(version)
     if committed is not None:
-        time_of_it = Gauge(f"{gauge}_timestamp_seconds", "When that version was committed", registry=registry)
-        time_of_it.set(committed)
+        name = f"{gauge}_timestamp_seconds"
+        Gauge(name, "When that version was committed, in Unix time", registry=registry).set(committed)
     job = job_name(gauge, consumer)
     _send(
         gateway,
         lambda seconds: push_to_gateway(gateway.address, job, registry, timeout=seconds, handler=gateway.handler),
-        f"{gauge} {version} was not delivered; what is in the table stays, and the next run pushes the right version",
+        f"{job} {version} was not delivered; what is in the table stays, and the next run pushes the right version",
         waits,
     )
+    return f"{job} {version} pushed to {gateway.address}"
 
 
 def job_name(gauge: str, consumer: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
-from lag_detector.gauges import Pushgateway, push, pushed
+from lag_detector.gauges import Pushgateway, push
 from lag_detector.sentences import first_line
 from lag_detector.versions import commit_time, last_read_version, table_id
 
@@ -92,9 +92,9 @@ class ReaderVersionListener(StreamingQueryListener):
         is_new = version != table.version
         if is_new:
             table.version, table.committed = version, commit_time(self.session, table.name, version)
-        push(self.gateway, table.gauge, version, table.committed, self.consumer)
+        told = push(self.gateway, table.gauge, version, table.committed, self.consumer)
         if is_new or table.is_failing:
-            self.inform(pushed(self.gateway, table.gauge, version))
+            self.inform(told)
         table.is_failing = False
 
 

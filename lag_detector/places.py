@@ -62,10 +62,14 @@ def checkpoints() -> str:
     return f"{warehouse()}/checkpoints"
 
 
-def checkpoint_location() -> str:
-    """Tell where this consumer remembers what it has read.
+def checkpoint_location(name: str | None = None) -> str:
+    """Tell where a consumer remembers what it has read.
+
+    Args:
+        name: the consumer's name; without it the one that we are.
 
     Raises:
         LagDetectorError: `VISITS_CONSUMER` is no name.
     """
-    return f"{checkpoints()}/{'_'.join(filter(None, ('visits_consumer', consumer())))}"
+    name = consumer() if name is None else name
+    return f"{checkpoints()}/{'_'.join(filter(None, ('visits_consumer', name)))}"

@@ -11,6 +11,8 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
+Source = Mapping[str, Any]
+
 # `sourceVersion` of an offset; both say the same of the table's versions.
 KNOWN_OFFSETS = (1, 3)
 NEWER = "go back to the pinned versions of Spark and Delta, or look for a newer lag detector"
@@ -67,9 +69,9 @@ def last_read_version(progress: Mapping[str, Any] | None, table: str | None = No
     """Tell which version of a table a stream has read completely, by the end offset of its last batch.
 
     A Delta offset names the *next* version to read, so the last one read is the version before it. That
-    holds for a commit read in part too (`index` of 0 or more): it counts as unread until its last file.
-    While a stream is still inside the table's initial snapshot (`isStartingVersion`), no version is
-    complete. Of a table that a query reads twice, that version counts which both have read.
+    holds for a commit read in part too (`index` of 0 or more): it counts as unread until its last file, or,
+    where the stream reads the change feed and ends on that file, until it has found nothing more. While a
+    stream is still inside the table's initial snapshot (`isStartingVersion`), no version is complete. Of a table that a query reads twice, that version counts which both have read.
 
     Args:
         progress: the query's `lastProgress`, None before the first, or its JSON parsed.
@@ -89,7 +91,7 @@ def last_read_version(progress: Mapping[str, Any] | None, table: str | None = No
     # PySpark has turned the offsets in its own form of a progress into text.
     parsed = json.loads(progress.json) if isinstance(progress, StreamingQueryProgress) else progress
     try:
-        versions = [_version_read(offset) for offset in _offsets(parsed["sources"], table)]
+        versions = [_version_read(source) for source in _sources(parsed["sources"], table)]
     except (KeyError, TypeError, ValueError) as error:
         raise LagDetectorError(
             f"the stream's progress is of a form that is not known here ({error!r}); {NEWER}"
@@ -97,34 +99,41 @@ def last_read_version(progress: Mapping[str, Any] | None, table: str | None = No
     return None if None in versions else min(version for version in versions if version is not None)
 
 
-def _offsets(sources: list[dict[str, Any]], table: str | None) -> list[dict[str, Any] | None]:
-    """Give the end offset of each source that reads the table."""
-    tables: dict[str, list[dict[str, Any] | None]] = {}
+def _sources(sources: list[Source], table: str | None) -> list[Source]:
+    """Find the sources that read the table: one, or several where the query reads it more than once."""
+    tables: dict[str, list[Source]] = {}
     for source in sources:
         if source["description"].startswith("DeltaSource["):
-            tables.setdefault(source["description"], []).append(source["endOffset"])
+            tables.setdefault(source["description"], []).append(source)
     if not tables:
         raise LagDetectorError(f"the stream reads no Delta table but {[source['description'] for source in sources]}")
     if table is None:
         if len(tables) > 1:
             raise LagDetectorError(f"the stream reads {len(tables)} Delta tables ({', '.join(tables)}); say which one")
         return next(iter(tables.values()))
-    for offsets in tables.values():
-        if any(offset and offset["reservoirId"] == table for offset in offsets):
-            return offsets
-    if any(None in offsets for offsets in tables.values()):
-        return [None]  # it may be the one that has no offset yet
+    without_offset = []
+    for same in tables.values():
+        ids = {source["endOffset"]["reservoirId"] for source in same if source["endOffset"]}
+        if table in ids:
+            return same
+        without_offset += [] if ids else same
+    if without_offset:
+        return without_offset  # the table may be among them, so it is unknown
     raise LagDetectorError(f"the stream does not read the table with the id {table} but {', '.join(tables)}")
 
 
-def _version_read(offset: dict[str, Any] | None) -> int | None:
+def _version_read(source: Source) -> int | None:
+    offset = source["endOffset"]
     if offset is None:
         return None
     if offset["sourceVersion"] not in KNOWN_OFFSETS:
         raise LagDetectorError(
             f"Delta's offset is of version {offset['sourceVersion']}, which is not known here; {NEWER}"
         )
-    return None if offset["isStartingVersion"] else int(offset["reservoirVersion"]) - 1
+    if offset["isStartingVersion"]:
+        return None
+    found_nothing_more = source["startOffset"] == offset
+    return int(offset["reservoirVersion"]) - (0 if offset["index"] >= 0 and found_nothing_more else 1)
 
 
 def table_id(spark: SparkSession, table: str) -> str:

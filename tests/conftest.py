@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from demo.stack import COMPRESSED, ROOT, Stack, free_port, local_stack, pushgateway, wait_for
 from lag_detector.errors import LagDetectorError
@@ -15,8 +14,6 @@ from lag_detector.session import delta_session
 
 import pytest
 from pyspark.sql import SparkSession
-
-T = TypeVar("T")
 
 # Root may write everywhere, unless it gives that up.
 GIVE_UP_ROOT = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
@@ -27,7 +24,7 @@ def complaints(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if not line.endswith("…")]
 
 
-def becomes(look: Callable[[], T], expected: T) -> None:
+def becomes(look: Callable[[], object], expected: object, limit: float = 30) -> None:
     """Wait until `look` gives what is expected; if it never does, say what it gave at last."""
     seen = look()
 
@@ -37,7 +34,7 @@ def becomes(look: Callable[[], T], expected: T) -> None:
         return seen == expected or None
 
     with suppress(LagDetectorError):
-        wait_for("what is expected", same, 30)
+        wait_for("what is expected", same, limit)
     assert seen == expected
 
 
@@ -52,7 +49,7 @@ class Reader:
         self.warehouse = folder / "warehouse"
 
     def start(self, script: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
-        """Start a script behind a command's prefix, in a process group of its own."""
+        """Start a script and its option behind a command's prefix, in a process group of its own."""
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
@@ -61,7 +58,8 @@ class Reader:
             "VISITS_WAREHOUSE": str(self.warehouse),
             **settings,
         }
-        command = [*prefix, sys.executable, str(ROOT / script)]
+        name, *option = script.split()
+        command = [*prefix, sys.executable, str(ROOT / name), *option]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=self.desk, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True

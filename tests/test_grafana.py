@@ -123,7 +123,7 @@ def test_a_dangling_reference_is_named(break_it: Callable[[Json, Json, Json], No
 def test_one_query_one_threshold_one_set_of_times() -> None:
     rule = Rule.from_file(REAL)
     rules = yaml.safe_load((ROOT / "prometheus/rules/visits.yml").read_text())["groups"]
-    ((group, of_prometheus),) = [(g, r) for g in rules for r in g["rules"] if r["alert"] == ALERT]
+    ((group, of_prometheus),) = [(g, r) for g in rules for r in g["rules"] if r.get("alert") == ALERT]
     readme = (ROOT / "README.md").read_text()
     assert RULE["title"] == ALERT == PANELS["Alert in Grafana"]["options"]["alertName"]
     assert {LAG, rule.query, queries()["Lag now: A"], queries()["Versions and lag: lag"]} == {LAG}

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.conftest import becomes
 import pytest
 import yaml
 
-(RULES,) = yaml.safe_load((ROOT / "prometheus" / "rules" / "visits.yml").read_text())["groups"]
+(_, RULES) = yaml.safe_load((ROOT / "prometheus" / "rules" / "visits.yml").read_text())["groups"]
 CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
 
 
@@ -66,20 +67,21 @@ def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyP
 
         becomes(held, set(expected))
 
+    long_ago, now = time.time() - 4000, time.time()
     hold("Visits lag unknown")
-    publish(gateway, WRITER_VERSION, 9)
+    publish(gateway, WRITER_VERSION, 9, long_ago)
     hold("Visits lag unknown", "Visits consumer never ran")
-    publish(gateway, READER_VERSION, 9)
+    publish(gateway, READER_VERSION, 9, long_ago)
     hold()
     hold("Visits writer silent", "Visits consumer silent", silence=1)
-    publish(gateway, WRITER_VERSION, 12)
-    hold("Visits consumer lag")
+    publish(gateway, WRITER_VERSION, 12, now)
+    hold("Visits consumer lag", "Visits consumer late")
     with_a_time = f"{READER_VERSION} 12 1\n".encode()
     rejected = Request(f"{stack.pushgateway}/metrics/job/{READER_VERSION}", with_a_time, method="PUT")
     with pytest.raises(HTTPError, match="400"):
         urlopen(rejected, timeout=10)
-    hold("Visits consumer lag", "Visits push rejected")
-    publish(gateway, READER_VERSION, 12)
+    hold("Visits consumer lag", "Visits consumer late", "Visits push rejected")
+    publish(gateway, READER_VERSION, 12, now)
     hold()
     (listening,) = [
         process

@@ -1,16 +1,18 @@
 """The steps of the tutorial, one after the other, with what each must show in the terminal and on the dashboard."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import groupby
-from urllib.request import urlopen
 
 from demo.stack import ALERT, COMPRESSED, LAG, ROOT, Stack, local_stack, wait_for
+from tests import truth
 from tests.conftest import Reader, becomes
 from tests.grafana import Rule, queries
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
 
 CREATED = """\
 +----------------------------+------------------------+
@@ -50,9 +52,12 @@ def pushed(reader: Reader, gauge: str, version: int) -> str:
     return f"{gauge} {version} pushed to {reader.stack.pushgateway}\n"
 
 
-def gauges_on_the_gateway(reader: Reader) -> list[str]:
-    with urlopen(f"{reader.stack.pushgateway}/metrics", timeout=10) as answer:
-        return sorted(line for line in answer.read().decode().splitlines() if line.startswith("visits_"))
+def gauges_on_the_gateway(reader: Reader) -> dict[tuple[str, ...], float]:
+    return {
+        (series.pop("__name__"), *series.values()): value
+        for series, value in truth.samples(reader.stack.pushgateway)
+        if series["__name__"].startswith("visits_")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ def the_dashboard_shows(
     reader: Reader, writers: list[float], readers: list[float], lag: list[float], states: list[float]
 ) -> None:
     """Wait until every query of the dashboard gives what its panel promises."""
-    expected: dict[str, list[float]] = {
+    expected: dict[str, list[float] | list[bool]] = {
         "Lag now: A": lag,
         "Versions and lag: writer": writers,
         "Versions and lag: reader": readers,
@@ -74,12 +79,15 @@ def the_dashboard_shows(
         "Alert in Prometheus: A": states,
         "Prometheus' alert": [1.0 for state in states if state],
         "Since the last push: A": [True for _ in (*writers, *readers)],
+        "Lag in time now: A": [versions > 0 for versions in lag],
+        "Lag in time: A": [versions > 0 for versions in lag],
     }
 
-    def shown() -> dict[str, list[float]]:
+    def shown() -> dict[str, list[float] | list[bool]]:
         values = {place: sorted(reader.stack.query(query)) for place, query in queries().items()}
         ages = values["Since the last push: A"]
-        return {**values, "Since the last push: A": [0 <= age < 600 for age in ages]}
+        late = {place: [age > 0 for age in values[place]] for place in values if place.startswith("Lag in time")}
+        return {**values, **late, "Since the last push: A": [0 <= age < 600 for age in ages]}
 
     becomes(shown, expected)
 
@@ -153,27 +161,59 @@ def test_grafanas_rule_goes_the_same_way(reader: Reader) -> None:
     assert states == [state for state, _ in groupby(map(of_prometheus, seconds))]
 
 
-def test_a_second_consumer_has_a_lag_of_its_own(reader: Reader) -> None:
-    registry = CollectorRegistry()
-    Gauge("visits_reader_version", "Last version read completely", registry=registry).set(8)
-    push_to_gateway(reader.stack.pushgateway, "visits_reader_version_fraud", registry)
-    the_dashboard_shows(reader, writers=[9], readers=[8, 9], lag=[0, 1], states=[0, 0])
-    delete_from_gateway(reader.stack.pushgateway, "visits_reader_version_fraud")
+def test_a_further_consumer_has_a_lag_of_its_own(reader: Reader) -> None:
+    read = reader.succeed("visits_consumer.py", VISITS_CONSUMER="fraud")
+    assert read.count("|visit ") == 27
+    assert read.endswith(pushed(reader, "visits_reader_version_fraud", 9))
+    reader.succeed("visits_creator_job.py")
+    reader.succeed("visits_consumer.py")
+    reader.alert_is("firing")
+    the_dashboard_shows(reader, writers=[12], readers=[9, 12], lag=[0, 3], states=[0, 2])
+
+
+def test_a_retired_consumer_leaves_no_ghost(reader: Reader) -> None:
+    assert retire(reader, "fraud") == (
+        f"visits_reader_version_fraud removed from {reader.stack.pushgateway}; "
+        f"its checkpoint stays in {reader.warehouse}/checkpoints/visits_consumer_fraud\n"
+    )
+    reader.prometheus_shows([12], [12])  # the query of the lag remembers it for a minute
+    assert retire(reader, "fraud") == (
+        "Error: there is no consumer with the name 'fraud' on the Pushgateway; "
+        "run python -m lag_detector.retire with the name of one that is there (there are none).\n"
+    )
+    assert reader.succeed("visits_consumer.py", VISITS_CONSUMER="fraud").count("|visit ") == 9
+
+
+def retire(reader: Reader, name: str) -> str:
+    """Run the command as the README says; gives all that it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "lag_detector.retire", name],
+        cwd=ROOT,
+        env={**os.environ, "PUSHGATEWAY_URL": reader.stack.pushgateway, "VISITS_WAREHOUSE": str(reader.warehouse)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stdout
 
 
 def test_create_table_starts_the_tutorial_over(reader: Reader) -> None:
     assert reader.succeed("create_table.py") == CREATED
-    assert gauges_on_the_gateway(reader) == []
+    assert gauges_on_the_gateway(reader) == {}
     # A consumer of the empty table is at version 0.
     printed = reader.succeed("visits_consumer.py")
     assert printed.splitlines()[-1] + "\n" == pushed(reader, "visits_reader_version", 0)
     assert "visit 1" not in printed
     assert reader.succeed("visits_creator_job.py") == pushed(reader, "visits_writer_version", 3)
     assert reader.succeed("visits_consumer.py") == VISITS + pushed(reader, "visits_reader_version", 3)
-    assert gauges_on_the_gateway(reader) == [
-        'visits_reader_version{instance="",job="visits_reader_version"} 3',
-        'visits_writer_version{instance="",job="visits_writer_version"} 3',
-    ]
+    committed = truth.Disk(reader.warehouse).commit(3).stat().st_mtime
+    assert gauges_on_the_gateway(reader) == {
+        ("visits_reader_version", "", "visits_reader_version"): 3,
+        ("visits_reader_version_timestamp_seconds", "", "visits_reader_version"): pytest.approx(committed, abs=0.002),
+        ("visits_writer_version", "", "visits_writer_version"): 3,
+        ("visits_writer_version_timestamp_seconds", "", "visits_writer_version"): pytest.approx(committed, abs=0.002),
+    }
 
 
 def test_nothing_was_left_in_the_working_directory(reader: Reader) -> None:
