@@ -69,9 +69,10 @@ def last_read_version(progress: Mapping[str, Any] | None, table: str | None = No
     """Tell which version of a table a stream has read completely, by the end offset of its last batch.
 
     A Delta offset names the *next* version to read, so the last one read is the version before it. That
-    holds for a commit read in part too (`index` of 0 or more): it counts as unread until its last file, or,
-    where the stream reads the change feed and ends on that file, until it has found nothing more. While a
-    stream is still inside the table's initial snapshot (`isStartingVersion`), no version is complete. Of a table that a query reads twice, that version counts which both have read.
+    holds for a commit read in part too (`index` of 0 or more): it counts as unread until its last file. A
+    stream that reads the change feed ends on that file; then it counts once nothing more was found. While a
+    stream is still inside the table's initial snapshot (`isStartingVersion`), no version is complete. Of a
+    table that a query reads twice, that version counts which both have read.
 
     Args:
         progress: the query's `lastProgress`, None before the first, or its JSON parsed.
