@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test test-docker soak bench pictures lint reset clean
+.PHONY: help setup up down demo test test-docker soak bench pictures readme lint reset clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: .venv/dev ## measure what a start takes, and long histories; writes bench
 
 pictures: .venv/dev ## retake the pictures of the README from a real run (about 9 minutes; needs Chromium)
 	@$(PY) -m assets.take_pictures
+
+readme: .venv/dev ## run the README's commands and write what they print into it (about 3 minutes)
+	@$(PY) -m tests.readme
 
 reset: ## delete the table and the checkpoint in warehouse/
 	rm -rf warehouse

@@ -218,9 +218,3 @@ def test_create_table_starts_the_tutorial_over(reader: Reader) -> None:
 
 def test_nothing_was_left_in_the_working_directory(reader: Reader) -> None:
     assert list(reader.desk.iterdir()) == []
-
-
-def test_the_readme_shows_what_the_scripts_print() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for printed in (CREATED, VISITS):
-        assert f"```\n{printed.rstrip()}\n```" in readme
