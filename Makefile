@@ -48,6 +48,7 @@ lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and G
 	@.venv/bin/mypy .
 	@.venv/bin/yamllint -s .
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for kind in datasources dashboards alerting; do .venv/bin/check-jsonschema \
 		--schemafile tests/schemas/$$kind.yml grafana/provisioning/$$kind/*.yml || exit; done
 	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
