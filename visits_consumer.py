@@ -8,11 +8,12 @@ import sys
 from typing import Any
 
 from lag_detector.cli import option, run, tell
+from lag_detector.consumers import consumer
 from lag_detector.errors import LagDetectorError
 from lag_detector.follow import between_batches, publish_until_stopped
 from lag_detector.gauges import READER_VERSION, publish, pushgateway
 from lag_detector.listener import ReaderVersionListener
-from lag_detector.places import checkpoint_location, consumer, warehouse
+from lag_detector.places import checkpoint_location, warehouse
 from lag_detector.session import delta_session
 from lag_detector.versions import commit_time, last_read_version
 from lag_detector.visits import TABLE, open_table, show

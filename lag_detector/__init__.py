@@ -9,6 +9,7 @@ session    a Spark session that speaks Delta
 startup    what makes a short run start fast
 setup      fetch Delta's jars, make the class archive
 places     where the table and the checkpoints live
+consumers  which consumer we are
 visits     the table of the tutorial
 errors     the error that a reader can mend
 sentences  turn what Spark, Delta and Java say into one sentence

@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
+from lag_detector.consumers import checked_name
 from lag_detector.errors import LagDetectorError
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
@@ -74,7 +75,8 @@ def publish(gateway: Pushgateway, gauge: str, version: int, committed: float | N
         consumer: the name of a further consumer, whose gauges have a group (`job`) of their own.
 
     Raises:
-        LagDetectorError: the gateway did not take it; nothing was changed there.
+        LagDetectorError: the gateway did not take it, and nothing was changed there; or the consumer's name is none.
+        ValueError: Prometheus allows no gauge with that name.
     """
     print(push(gateway, gauge, version, committed, consumer, waits=WAITS), flush=True)
 
@@ -108,8 +110,12 @@ def push(
 
 
 def job_name(gauge: str, consumer: str) -> str:
-    """Name the group of a gauge: as the gauge itself, and of a further consumer with its name behind it."""
-    return "_".join(filter(None, (gauge, consumer)))
+    """Name the group of a gauge: as the gauge itself, and of a further consumer with its name behind it.
+
+    Raises:
+        LagDetectorError: the consumer's name is none.
+    """
+    return "_".join(filter(None, (gauge, checked_name(consumer, "the consumer"))))
 
 
 def forget(gateway: Pushgateway, gauge: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
+from lag_detector.consumers import checked_name
 from lag_detector.gauges import Pushgateway, push
 from lag_detector.sentences import first_line
 from lag_detector.versions import commit_time, last_read_version, table_id
@@ -37,6 +38,9 @@ class ReaderVersionListener(StreamingQueryListener):
         consumer: the name of a further consumer of the same tables.
         tell: takes each new version that was published and each failure, as one line; without it the logger
             `lag_detector` gets them, as information and as warnings.
+
+    Raises:
+        LagDetectorError: one of the tables is no Delta table, or the consumer's name is none.
     """
 
     def __init__(
@@ -48,7 +52,8 @@ class ReaderVersionListener(StreamingQueryListener):
         consumer: str = "",
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.session, self.query, self.gateway, self.consumer = spark, query, gateway, consumer
+        self.session, self.query, self.gateway = spark, query, gateway
+        self.consumer = checked_name(consumer, "the consumer")
         self.inform, self.warn = tell or logger.info, tell or logger.warning
         self.tables = [_Table(table, gauge, table_id(spark, table)) for table, gauge in gauges.items()]
         self.publishing = Lock()
@@ -77,8 +82,10 @@ class ReaderVersionListener(StreamingQueryListener):
 
     def _publish(self) -> None:
         with self.publishing:
-            progress = self.query.lastProgress
-            for table in self.tables if progress is not None and not self.closed else ():
+            progress = None if self.closed else self.query.lastProgress
+            if progress is None:
+                return
+            for table in self.tables:
                 try:
                     self._publish_one(table, last_read_version(progress, table.id))
                 except Exception as error:

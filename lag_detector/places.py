@@ -1,10 +1,10 @@
-"""Where the table and its consumers' checkpoints live, and which consumer we are."""
+"""Where the table and its consumers' checkpoints live."""
 
 import os
 import re
 from pathlib import Path
 
-from lag_detector.errors import LagDetectorError
+from lag_detector.consumers import consumer
 
 
 def warehouse() -> str:
@@ -25,36 +25,6 @@ def warehouse() -> str:
 def table_location() -> str:
     """Tell where the table lives."""
     return f"{warehouse()}/visits"
-
-
-def consumer() -> str:
-    """Tell which consumer we are.
-
-    Returns:
-        `VISITS_CONSUMER`; without it the empty name, that of the tutorial's own consumer.
-
-    Raises:
-        LagDetectorError: the setting is no name.
-    """
-    return checked_name(os.environ.get("VISITS_CONSUMER", ""), "VISITS_CONSUMER")
-
-
-def checked_name(name: str, what: str) -> str:
-    """Give a consumer's name back if it can end the name of a folder, of a group of gauges and of an address.
-
-    Args:
-        name: the name; empty for the tutorial's own consumer.
-        what: where it comes from, for the sentence.
-
-    Raises:
-        LagDetectorError: it is no such name.
-    """
-    if not re.fullmatch(r"([a-z][a-z0-9_]{0,39})?", name):
-        raise LagDetectorError(
-            f"{what} is {name!r}, and a consumer's name is 1 to 40 lower-case letters, digits and _ that start with a "
-            "letter; take one like fraud or search_2"
-        )
-    return name
 
 
 def checkpoints() -> str:

@@ -8,13 +8,13 @@ import sys
 from lag_detector.cli import run
 from lag_detector.errors import LagDetectorError
 from lag_detector.gauges import READER_VERSION, job_name, jobs, pushgateway, remove
-from lag_detector.places import checked_name, checkpoint_location
+from lag_detector.places import checkpoint_location
 
 
 def main() -> None:
     """Remove the gauges of the consumer that is named; its checkpoint stays, for it may come back."""
     gateway = pushgateway()
-    name = checked_name(" ".join(sys.argv[1:]), "the consumer to retire")
+    name = " ".join(sys.argv[1:])
     job = job_name(READER_VERSION, name)
     there = jobs(gateway, READER_VERSION)
     if not name or job not in there:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from lag_detector.consumers import consumer
 from lag_detector.errors import LagDetectorError
-from lag_detector.places import checkpoint_location, consumer
+from lag_detector.gauges import Pushgateway, publish
+from lag_detector.places import checkpoint_location
 from lag_detector.versions import last_read_version
 
 import pytest
@@ -115,3 +117,5 @@ def test_what_is_no_name_of_a_consumer(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("VISITS_CONSUMER", name)
     with pytest.raises(LagDetectorError, match="VISITS_CONSUMER is .*; take one like fraud"):
         checkpoint_location()
+    with pytest.raises(LagDetectorError, match="the consumer is .*; take one like fraud"):
+        publish(Pushgateway("http://127.0.0.1:9"), "visits_test", 3, consumer=name)
