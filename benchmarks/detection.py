@@ -66,7 +66,7 @@ def detection_delay(folder: Path, settings: Settings) -> Iterator[str]:
         f"evaluated every {EVALUATION} s, pending for {PENDING} s. {len(rounds)} rounds, spread over an evaluation's "
         f"interval, on {RUNS} stacks. The times are those of Prometheus' own samples.\n"
     )
-    yield "| after the commit | min, s | median, s | max, s | after the push, s | bound, s | kept | step, s | kept with it |"
+    yield "| seconds after the commit | min | median | max | from the push | bound | kept | step | kept with it |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield f"| pushed | {spread([each.pushed for each in rounds])} | | | | | |"
     for number, (what, (bound, step)) in enumerate(BOUNDS.items()):
@@ -77,9 +77,10 @@ def detection_delay(folder: Path, settings: Settings) -> Iterator[str]:
             f"| {kept} of {len(rounds)} | {step} | {with_step} of {len(rounds)} |"
         )
     yield (
-        "\nThe bounds count from the push, and so does what is compared with them, here the longest: a scrape's interval "
-        "until the gauge is in Prometheus, an evaluation's until the alert is Pending, and the time that it stays so. "
-        "The query looks at the gauges in steps of the `evaluation_interval`, which can add one step.\n"
+        "\nThe bounds are from the push on, and so are the delays compared with them, of which the longest is given: "
+        "an interval of scrapes until the gauge is in Prometheus, one of evaluations until the alert is Pending, and "
+        "the time that it stays so. The query looks at the gauges in steps of the `evaluation_interval` only: that can "
+        "add one step.\n"
     )
 
 
