@@ -1,6 +1,6 @@
 """How a script ends: its exit code, one sentence for what went wrong, no traceback.
 
-Importing this module makes Ctrl-C quiet, also while Spark is still being imported: only programs do it.
+Importing this module makes Ctrl-C quiet, also while Spark is still being imported: only programs do it, first of all.
 """
 
 import logging
@@ -16,6 +16,7 @@ from lag_detector.sentences import sentence
 
 STOPPED = "Stopped before the end; run it again to go on."
 CTRL_C = 130
+PACKAGES = ("pyspark", "delta", "prometheus_client")
 
 
 def run(main: Callable[[], None]) -> int:
@@ -66,12 +67,16 @@ def tell(line: str) -> None:
 
 
 def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End a program that Ctrl-C met outside `run`; show anything else as Python does."""
-    if not issubclass(kind, KeyboardInterrupt):
+    """End a program that met Ctrl-C, or a package that is not installed, outside `run`; else do as Python does."""
+    if isinstance(error, KeyboardInterrupt):
+        told, code = STOPPED, CTRL_C
+    elif isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
+        told, code = f"Error: {error.name} is not installed here; run make setup, then source .venv/bin/activate.", 1
+    else:
         sys.__excepthook__(kind, error, trace)
         return
-    print(STOPPED, file=sys.stderr, flush=True)
-    os._exit(CTRL_C)
+    print(told, file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 sys.excepthook = _end_quietly

@@ -1,6 +1,7 @@
 """What goes wrong for a reader: one sentence with the mend, exit 1, and nothing lost."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -152,3 +153,16 @@ def test_delta_jars_that_cannot_be_fetched(alone: Reader) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: Delta's jars could not be fetched")
     assert "at org." not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "script", ["create_table.py", "visits_creator_job.py", "visits_reader.py", "visits_consumer.py"]
+)
+def test_before_the_set_up(script: str) -> None:
+    """A Python that has none of the packages."""
+    bare = [sys.executable, "-S", str(ROOT / script)]
+    done = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: \w+ is not installed here; run make setup, then source .venv/bin/activate.\n", done.stderr
+    )
