@@ -55,7 +55,7 @@ lint: .venv/dev ## check Python, YAML, and the files of Docker, Prometheus and G
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
-bench: .venv/dev ## measure what a start takes, and long histories; writes benchmarks/results.md (about 40 minutes)
+bench: .venv/dev ## measure starts, long histories, many consumers; writes benchmarks/results.md (about 55 minutes)
 	@$(PY) -m benchmarks
 
 pictures: .venv/dev ## retake the pictures of the README from a real run (about 9 minutes; needs Chromium)

@@ -81,7 +81,7 @@ SENTENCES = {
         "is its address"
     ),
     r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
-    r"|trying to connect to the Java server|Connection refused": JAVA_ENDED,
+    r"|trying to connect to the Java server|Connection refused|No active or default Spark session": JAVA_ENDED,
 }
 
 

@@ -98,7 +98,12 @@ def _delta_jars(on_this_machine: bool) -> dict[str, str]:
     if not kept:
         print("Fetching Delta's jars, once (13 MB) …", file=sys.stderr)
         builder = configure_spark_with_delta_pip(SparkSession.Builder())
-        return {"spark.jars.packages": builder._options["spark.jars.packages"], "spark.jars.excludes": NOT_DELTA}
+        fetch = {"spark.jars.packages": builder._options["spark.jars.packages"], "spark.jars.excludes": NOT_DELTA}
+        with suppress(OSError):
+            startup.CACHE.mkdir(exist_ok=True)
+        if os.access(startup.CACHE, os.W_OK):  # the home folder, where they would go, is not everybody's to write
+            fetch["spark.jars.ivy"] = str(startup.CACHE / "ivy")
+        return fetch
     if on_this_machine:
         return {"spark.driver.extraClassPath": os.pathsep.join(kept)}
     return {"spark.jars": ",".join(kept)}

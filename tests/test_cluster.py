@@ -28,6 +28,7 @@ BIN = Path(_find_spark_home(), "bin")
 DEPLOY = "org.apache.spark.deploy"
 LOOPBACK = "127.0.0.1"
 KEPT_JARS = ("--jars", ",".join(map(str, sorted(JARS.glob("*.jar")))))
+UNTIL_WE_END = ("setpriv", "--pdeathsig", "TERM")  # also when these tests are killed
 MACHINE = {
     "SPARK_LOCAL_IP": LOOPBACK,
     "PYSPARK_PYTHON": sys.executable,
@@ -67,7 +68,8 @@ class Cluster(NamedTuple):
         """Submit a script and its option, and end it with the block if it has not ended by then."""
         conf = [word for name, value in self.settings.items() for word in ("--conf", f"{name}={value}")]
         name, *option = script.split()
-        command = [str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options, str(ROOT / name), *option]
+        command = [*UNTIL_WE_END, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
+        command += [str(ROOT / name), *option]
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
@@ -117,13 +119,8 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def daemon(log: Path, page: int, *words: str) -> Iterator[None]:
     """Run a master or a worker until the end of the `with` block, after which none of its executors may be left."""
-    command = [
-        "env",
-        *(f"{name}={value}" for name, value in MACHINE.items()),
-        "setsid",
-        str(BIN / "spark-class"),
-        *words,
-    ]
+    environment = (f"{name}={value}" for name, value in MACHINE.items())
+    command = ["setsid", *UNTIL_WE_END, "env", *environment, str(BIN / "spark-class"), *words]
     with running(command, f"http://{LOOPBACK}:{page}/json/", log) as process:
         try:
             yield

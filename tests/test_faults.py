@@ -25,7 +25,7 @@ def test_without_a_table(alone: Reader, script: str) -> None:
 
 def test_a_pushgateway_that_is_down_costs_no_rows(alone: Reader) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    assert "nothing else was changed" in alone.fail("create_table.py", PUSHGATEWAY_URL=nobody)
+    assert "nothing was changed" in alone.fail("create_table.py", PUSHGATEWAY_URL=nobody)
     assert not alone.warehouse.exists()
     alone.succeed("create_table.py")
     told = alone.fail("visits_creator_job.py", PUSHGATEWAY_URL=nobody)
