@@ -68,4 +68,5 @@ reset: ## delete the table and the checkpoint in warehouse/
 	rm -rf warehouse
 
 clean: reset ## delete everything that is not in git
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
