@@ -86,3 +86,10 @@ def test_make_words_exist() -> None:
     words = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"`make ([a-z-]+)", TEXT)) | set(re.findall(r"^make ([a-z-]+)", TEXT, re.MULTILINE))
     assert named - set(words) == set()
+
+
+def test_it_lists_the_modules() -> None:
+    table = TEXT.partition("| in `lag_detector/` | is |")[2].partition("\n\n")[0]
+    listed = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"\w+", row)]
+    modules = [file.stem for file in (ROOT / "lag_detector").glob("*.py") if file.stem != "__init__"]
+    assert sorted(listed) == sorted(modules)
