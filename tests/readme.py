@@ -47,13 +47,14 @@ class Terminal:
         self.address = address
         self.out, self.err = log.with_suffix(".out"), log.with_suffix(".err")
         commands = re.sub(r"^docker compose .*$", ":", block, flags=re.M)
-        # As after `source .venv/bin/activate`, which each terminal would need.
+        # As after `source .venv/bin/activate`, which each terminal would need; and not as within `make test`.
         path = f"{copy / '.venv' / 'bin'}:{os.environ['PATH']}"
+        ours = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         with self.out.open("w") as out, self.err.open("w") as err:
             self.shell = subprocess.Popen(
                 ["bash", "-e", "-c", commands],
                 cwd=copy,
-                env={**os.environ, "PATH": path, "PUSHGATEWAY_URL": address},
+                env={**ours, "PATH": path, "PUSHGATEWAY_URL": address},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
