@@ -9,7 +9,7 @@ from pathlib import Path
 
 from demo.stack import ROOT
 from lag_detector.java import check_java
-from lag_detector.startup import JARS, SETTINGS, class_archive
+from lag_detector.startup import JARS, SETTINGS, SHORT_RUN, class_archive
 from tests.conftest import GIVE_UP_ROOT, Reader, complaints
 
 import pytest
@@ -149,8 +149,10 @@ SUBMIT = (str(Path(_find_spark_home(), "bin", "spark-submit")), "--jars", ",".jo
 @pytest.mark.parametrize(
     ("command", "named", "expected"),
     [
-        pytest.param((sys.executable,), {}, f"local[*] {len(SETTINGS) + 1}", id="nothing names a master"),
-        pytest.param((sys.executable,), {"SPARK_MASTER": "local[1]"}, f"local[1] {len(SETTINGS) + 1}", id="local"),
+        pytest.param((sys.executable,), {}, f"local[*] {len(SETTINGS | SHORT_RUN) + 1}", id="nothing names a master"),
+        pytest.param(
+            (sys.executable,), {"SPARK_MASTER": "local[1]"}, f"local[1] {len(SETTINGS | SHORT_RUN) + 1}", id="local"
+        ),
         pytest.param((sys.executable,), {"SPARK_CONF_DIR": "{conf}"}, "local-cluster[1,1,1024] 0", id="a cluster"),
         pytest.param((*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit"),
     ],
