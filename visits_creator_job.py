@@ -9,7 +9,7 @@ from lag_detector.cli import run, tell
 from lag_detector.gauges import WRITER_VERSION, Pushgateway, publish, pushgateway
 from lag_detector.places import warehouse
 from lag_detector.session import delta_session
-from lag_detector.versions import commit_time, last_table_version
+from lag_detector.versions import last_commit
 from lag_detector.visits import TABLE, open_table, rows
 
 from pyspark.sql import SparkSession
@@ -26,9 +26,9 @@ def append_visits(spark: SparkSession) -> None:
 def publish_writer_version(spark: SparkSession, gateway: Pushgateway) -> None:
     """Publish the table's last version, again if another writer has moved it in the meantime."""
     published = None
-    while (version := last_table_version(spark, TABLE)) != published:
-        publish(gateway, WRITER_VERSION, version, commit_time(spark, TABLE, version))
-        published = version
+    while (commit := last_commit(spark, TABLE)) != published:
+        publish(gateway, WRITER_VERSION, *commit)
+        published = commit
 
 
 def main() -> None:

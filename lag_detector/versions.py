@@ -33,10 +33,26 @@ def last_table_version(spark: SparkSession, table: str) -> int:
 
     Source: the newest entry of the table's history; one file of the log, however long the history is.
     """
+    return last_commit(spark, table)[0]
+
+
+def last_commit(spark: SparkSession, table: str) -> tuple[int, float]:
+    """Ask a Delta table for its last version and when that was committed, in one look at its history.
+
+    Args:
+        spark: a session that speaks Delta.
+        table: the table's name in the catalog, or its path.
+
+    Returns:
+        what `last_table_version` and `commit_time` give.
+
+    Raises:
+        LagDetectorError: there is no such Delta table.
+    """
     newest = _commits(spark, table, 1)
     if not newest:
         raise LagDetectorError(f"the history of {table} is empty; create the table again")
-    return max(newest)
+    return max(newest.items())
 
 
 def commit_time(spark: SparkSession, table: str, version: int) -> float | None:
