@@ -13,8 +13,9 @@ from benchmarks.processes import resident
 from benchmarks.prometheus import alert_rule, ask
 from benchmarks.turns import RUNS, Settings, turns
 from demo.stack import LAG, Stack, free_port, local_stack, pushgateway, wait_for
+from lag_detector.consumers import of_consumer
 from lag_detector.errors import LagDetectorError
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, Pushgateway, job_name, push
+from lag_detector.gauges import READER_VERSION, WRITER_VERSION, Pushgateway, push
 
 import matplotlib.pyplot as plt
 import psutil
@@ -172,7 +173,7 @@ def seconds_of_a_push(gateway: Pushgateway, versions: dict[str, int]) -> float:
 
 def check(stack: Stack, versions: dict[str, int]) -> None:
     """Refuse to measure answers that are wrong: another lag, an alert too many, a scrape that failed."""
-    lags = {job_name(READER_VERSION, name): WRITTEN - version for name, version in versions.items()}
+    lags = {of_consumer(READER_VERSION, name): WRITTEN - version for name, version in versions.items()}
     late = {job: lag for job, lag in lags.items() if lag}
     for query, expected in ((LAG, lags), (LATE, late)):
         result = ask(stack, "query", query=query)["result"]

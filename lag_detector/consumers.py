@@ -34,3 +34,16 @@ def checked_name(name: str, what: str) -> str:
             "letter; take one like fraud or search_2"
         )
     return name
+
+
+def of_consumer(base: str, name: str) -> str:
+    """Name something of a consumer: as of the tutorial's own, and of a further one with its name behind it.
+
+    Args:
+        base: the name for the tutorial's own consumer.
+        name: the consumer's name.
+
+    Raises:
+        LagDetectorError: the consumer's name is none.
+    """
+    return "_".join(filter(None, (base, checked_name(name, "the consumer"))))

@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from lag_detector.consumers import checked_name
+from lag_detector.consumers import of_consumer
 from lag_detector.errors import LagDetectorError
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
@@ -99,7 +99,7 @@ def push(
     if committed is not None:
         name = f"{gauge}_timestamp_seconds"
         Gauge(name, "When that version was committed, in Unix time", registry=registry).set(committed)
-    job = job_name(gauge, consumer)
+    job = of_consumer(gauge, consumer)
     _send(
         gateway,
         lambda seconds: push_to_gateway(gateway.address, job, registry, timeout=seconds, handler=gateway.handler),
@@ -107,15 +107,6 @@ def push(
         waits,
     )
     return f"{job} {version} pushed to {gateway.address}"
-
-
-def job_name(gauge: str, consumer: str) -> str:
-    """Name the group of a gauge: as the gauge itself, and of a further consumer with its name behind it.
-
-    Raises:
-        LagDetectorError: the consumer's name is none.
-    """
-    return "_".join(filter(None, (gauge, checked_name(consumer, "the consumer"))))
 
 
 def forget(gateway: Pushgateway, gauge: str) -> None:

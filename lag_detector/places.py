@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from lag_detector.consumers import consumer
+from lag_detector.consumers import consumer, of_consumer
 
 
 def warehouse() -> str:
@@ -42,4 +42,4 @@ def checkpoint_location(name: str | None = None) -> str:
         LagDetectorError: `VISITS_CONSUMER` is no name.
     """
     name = consumer() if name is None else name
-    return f"{checkpoints()}/{'_'.join(filter(None, ('visits_consumer', name)))}"
+    return f"{checkpoints()}/{of_consumer('visits_consumer', name)}"

@@ -6,8 +6,9 @@ Usage: python -m lag_detector.retire fraud
 import sys
 
 from lag_detector.cli import run
+from lag_detector.consumers import of_consumer
 from lag_detector.errors import LagDetectorError
-from lag_detector.gauges import READER_VERSION, job_name, jobs, pushgateway, remove
+from lag_detector.gauges import READER_VERSION, jobs, pushgateway, remove
 from lag_detector.places import checkpoint_location
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     """Remove the gauges of the consumer that is named; its checkpoint stays, for it may come back."""
     gateway = pushgateway()
     name = " ".join(sys.argv[1:])
-    job = job_name(READER_VERSION, name)
+    job = of_consumer(READER_VERSION, name)
     there = jobs(gateway, READER_VERSION)
     if not name or job not in there:
         named = [other.removeprefix(f"{READER_VERSION}_") for other in there if other != READER_VERSION]
