@@ -1,45 +1,36 @@
-"""Append three commits of three rows each to default.visits: the writer.
+"""Append three commits to default.visits, then push the table's last version: 3 at first, then 6, 9, ..."""
 
-Publishes the table's last version as visits_writer_version: 3 after the first run, then 6, 9, ...
-"""
+from tutorial.script import progress, run
+from tutorial.session import delta_session
+from tutorial.settings import pushgateway
+from tutorial.visits import TABLE, WRITER_VERSION, register_table
 
-import sys
-
-from lag_detector.cli import run, tell
-from lag_detector.gauges import WRITER_VERSION, Pushgateway, publish, pushgateway
-from lag_detector.places import warehouse
-from lag_detector.session import delta_session
-from lag_detector.versions import last_commit
-from lag_detector.visits import TABLE, open_table, rows
+from lag_detector import last_commit
 
 from pyspark.sql import SparkSession
 
-COMMITS = 3
-
 
 def append_visits(spark: SparkSession) -> None:
-    """Append the rows; each INSERT makes one commit, and each commit the next version of the table."""
-    for commit in range(COMMITS):
-        spark.sql(f"INSERT INTO {TABLE} VALUES {rows(commit)}")
-
-
-def publish_writer_version(spark: SparkSession, gateway: Pushgateway) -> None:
-    """Publish the table's last version, again if another writer has moved it in the meantime."""
-    published = None
-    while (commit := last_commit(spark, TABLE)) != published:
-        publish(gateway, WRITER_VERSION, *commit)
-        published = commit
+    """Append three commits. Each INSERT is one commit, and each commit makes the next version of the table."""
+    for commit in range(3):
+        spark.sql(f"""
+            INSERT INTO {TABLE} VALUES
+                ('visit 1-{commit}', TIMESTAMP '2024-07-01 12:00:00.840Z', 'user 1', 'index.html'),
+                ('visit 2-{commit}', TIMESTAMP '2024-07-01 14:00:00.840Z', 'user 2', 'contact.html'),
+                ('visit 3-{commit}', TIMESTAMP '2024-07-01 15:00:00.840Z', 'user 3', 'about.html')
+        """)
 
 
 def main() -> None:
-    """Write, then say how far the table is."""
-    gateway = pushgateway()  # first: a typo in its setting must not cost a round
-    with delta_session("visits_creator_job", warehouse()) as spark:
-        open_table(spark)
-        tell(f"Appending {COMMITS} commits to {TABLE} …")
+    """Write, then push how far the table is."""
+    gateway = pushgateway()
+    with delta_session("visits_creator_job") as spark:
+        register_table(spark)
+        progress(f"Appending three commits to {TABLE} …")
         append_visits(spark)
-        publish_writer_version(spark, gateway)
+        version = gateway.push_latest(WRITER_VERSION, lambda: last_commit(spark, TABLE))
+        print(f"{WRITER_VERSION} {version} pushed to {gateway}")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

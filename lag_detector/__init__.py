@@ -1,18 +1,53 @@
-"""What the four scripts share, and what you carry to your own tables.
+"""Publish how far a Delta table and the streams that read it have come, so that Prometheus can compute the lag.
 
-versions   the last version written, the last version a stream has read, and when each was committed
-gauges     publish a version to the Pushgateway
-listener   publish while a streaming query runs
-follow     keep a query running, and stop it between two batches
-retire     remove a consumer's gauges
-session    a Spark session that speaks Delta
-startup    what makes a short run start fast
-setup      fetch Delta's jars, make the class archive
-places     where the table and the checkpoints live
-consumers  which consumer we are
-visits     the table of the tutorial
-errors     the error that a reader can mend
-sentences  turn what Spark, Delta and Java say into one sentence
-cli        how a script ends
-java       check that Spark can run on this Java
+versions       the last version of a table, the last version that a stream has read, and when each was committed
+pushgateway    push versions to a Prometheus Pushgateway, and delete them there
+listener       push while a streaming query runs
+graceful_stop  stop a streaming query between two batches
+errors         the exception
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import LagDetectorError
+    from .graceful_stop import GracefulStop
+    from .listener import ReaderVersionListener
+    from .pushgateway import Pushgateway, PushgatewayError, group_name
+    from .versions import (
+        Commit,
+        commit_timestamp,
+        last_commit,
+        last_read_version,
+        last_table_version,
+        next_version,
+        table_id,
+    )
+
+__all__ = [
+    "Commit",
+    "GracefulStop",
+    "LagDetectorError",
+    "Pushgateway",
+    "PushgatewayError",
+    "ReaderVersionListener",
+    "commit_timestamp",
+    "group_name",
+    "last_commit",
+    "last_read_version",
+    "last_table_version",
+    "next_version",
+    "table_id",
+]
+
+_MODULES = ("errors", "pushgateway", "versions", "listener", "graceful_stop")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: pushing needs no Spark, and Spark takes a second to import."""
+    if name in __all__:
+        for module in (import_module(f".{module}", __name__) for module in _MODULES):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

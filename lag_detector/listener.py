@@ -1,14 +1,9 @@
-"""Publish what a streaming query has read, while it runs."""
+"""Push what a streaming query has read, while it runs."""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
-
-from lag_detector.consumers import checked_name
-from lag_detector.gauges import Pushgateway, push
-from lag_detector.sentences import first_line
-from lag_detector.versions import commit_time, last_read_version, table_id
 
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import (
@@ -20,27 +15,30 @@ from pyspark.sql.streaming.listener import (
 )
 from pyspark.sql.streaming.query import StreamingQuery
 
+from .errors import LagDetectorError
+from .pushgateway import Pushgateway, group_name
+from .versions import commit_timestamp, last_read_version, table_id
+
 logger = logging.getLogger("lag_detector")
 
 
 class ReaderVersionListener(StreamingQueryListener):
-    """Publish the last version of each Delta table that a query has read, after each batch and while it is idle.
+    """Push the last version of each Delta table that a query has read: after each batch, and while it is idle.
 
-    To be added with `spark.streams.addListener` once the query runs. Nothing that goes wrong in here stops the query:
-    it is told once, and tried again at the next batch, or 10 seconds later when there is none. A version that is
-    unknown is not published.
+    Start the query, then call `spark.streams.addListener`. A failure never stops the query. It is reported once, and
+    the push is repeated after the next batch, or after 10 seconds if there is none. An unknown version is not pushed.
 
     Args:
         spark: the session of the query.
-        query: the query to watch; other queries of the session are left alone.
-        gateway: where to publish.
-        gauges: the name of the gauge for each Delta table that the query reads, by the table's name or path.
-        consumer: the name of a further consumer of the same tables.
-        tell: takes each new version that was published and each failure, as one line; without it the logger
-            `lag_detector` gets them, as information and as warnings.
+        query: the query to watch. Other queries, and later runs of this one, need a listener of their own.
+        gateway: where to push.
+        metrics: the name of the gauge for each Delta table that the query reads, by the table's name or path.
+        consumer: the name of an additional consumer of the same tables, see `group_name`.
+        report: called with one line for each newly pushed version and for each failure. By default the logger
+            `lag_detector` gets them, at level INFO and WARNING.
 
     Raises:
-        LagDetectorError: one of the tables is no Delta table, or the consumer's name is none.
+        LagDetectorError: one of the tables is not a Delta table, or the consumer's name is invalid.
     """
 
     def __init__(
@@ -48,70 +46,78 @@ class ReaderVersionListener(StreamingQueryListener):
         spark: SparkSession,
         query: StreamingQuery,
         gateway: Pushgateway,
-        gauges: Mapping[str, str],
+        metrics: Mapping[str, str],
         consumer: str = "",
-        tell: Callable[[str], None] | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
-        self.session, self.query, self.gateway = spark, query, gateway
-        self.consumer = checked_name(consumer, "the consumer")
-        self.inform, self.warn = tell or logger.info, tell or logger.warning
-        self.tables = [_Table(table, gauge, table_id(spark, table)) for table, gauge in gauges.items()]
-        self.publishing = Lock()
-        self.closed = False
+        self._spark, self._query, self._gateway, self._consumer = spark, query, gateway, consumer
+        self._report, self._warn = report or logger.info, report or logger.warning
+        self._tables = [
+            _Table(name, metric, group_name(metric, consumer), table_id(spark, name))
+            for name, metric in metrics.items()
+        ]
+        self._pushing = Lock()
+        self._closed = False
 
     def close(self) -> None:
-        """Publish nothing more; a push that is under way has ended when this returns."""
-        with self.publishing:
-            self.closed = True
+        """Push nothing more. A push that is running has ended when this returns."""
+        with self._pushing:
+            self._closed = True
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:
-        """Do nothing: nothing is read yet."""
+        """Do nothing: nothing has been read yet."""
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:
-        """Publish after a batch."""
-        if str(event.progress.id) == self.query.id:
-            self._publish()
+        """Push after a batch."""
+        self._push_all(event.progress.runId)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:
-        """Publish again when there is nothing new, so that a silent consumer is a dead one."""
-        if str(event.id) == self.query.id:
-            self._publish()
+        """Push again although there is nothing new, so that only a dead consumer is silent."""
+        self._push_all(event.runId)
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
-        """Do nothing: whoever waits for the query knows why it ended."""
+        """Do nothing: the caller that waits for the query knows why it ended."""
 
-    def _publish(self) -> None:
-        with self.publishing:
-            progress = None if self.closed else self.query.lastProgress
-            if progress is None:
+    def _push_all(self, run_id: object) -> None:
+        # A restarted query keeps its id and gets another run id; `lastProgress` belongs to one run.
+        if str(run_id) != self._query.runId:
+            return
+        with self._pushing:
+            if self._closed or (progress := self._query.lastProgress) is None:
                 return
-            for table in self.tables:
+            for table in self._tables:
                 try:
-                    self._publish_one(table, last_read_version(progress, table.id))
+                    self._push(table, last_read_version(progress, table.id))
                 except Exception as error:
-                    if not table.is_failing:
-                        self.warn(f"{first_line(str(error)) or type(error).__name__}; trying again until it succeeds")
-                    table.is_failing = True
+                    if not table.failing:
+                        self._warn(f"{_one_line(error)}; retrying until it succeeds")
+                    table.failing = True
 
-    def _publish_one(self, table: "_Table", version: int | None) -> None:
+    def _push(self, table: "_Table", version: int | None) -> None:
         if version is None:
             return
         is_new = version != table.version
         if is_new:
-            table.version, table.committed = version, commit_time(self.session, table.name, version)
-        told = push(self.gateway, table.gauge, version, table.committed, self.consumer)
-        if is_new or table.is_failing:
-            self.inform(told)
-        table.is_failing = False
+            table.version, table.timestamp = version, commit_timestamp(self._spark, table.name, version)
+        self._gateway.push(table.metric, version, table.timestamp, self._consumer, retry=False)
+        if is_new or table.failing:
+            self._report(f"{table.group} {version} pushed to {self._gateway}")
+        table.failing = False
 
 
 @dataclass
 class _Table:
-    """A table that the query reads: its gauge, its id, and what was last published of it."""
+    """A table that the query reads, and what was pushed last for it."""
 
     name: str
-    gauge: str
+    metric: str
+    group: str
     id: str
     version: int | None = None
-    committed: float | None = None
-    is_failing: bool = False
+    timestamp: float | None = None
+    failing: bool = False
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LagDetectorError) else f"{type(error).__name__}: {text[:300]}"

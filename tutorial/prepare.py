@@ -1,17 +1,19 @@
-"""Make ready what the scripts need beside Python's packages; run again, it makes what is missing."""
+"""Fetch Delta's jars and make the AppCDS archive. Run again, it makes what is missing."""
 
 import os
 import sys
 import tempfile
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from shlex import quote
 
-from lag_detector.java import Java, check_java
-from lag_detector.session import delta_session
-from lag_detector.startup import CACHE, JARS, archive_stem, class_archive
+from tutorial.appcds import archive_stem, delete_other_archives, find_archive
+from tutorial.jars import CACHE, JARS
+from tutorial.java import Java, find_java
+from tutorial.script import progress, run
+from tutorial.session import delta_session
 
 from delta.tables import DeltaTable
 from pyspark import SparkContext
@@ -24,38 +26,36 @@ def fetch_jars() -> None:
         pass
 
 
-def make_class_archive(java: Java) -> None:
-    """Let Java write down, as it ends, every class that a create, write, read and stream has needed.
+def make_archive(java: Java) -> None:
+    """Let Java write an archive of every class that a create, write, read and stream has loaded, when it ends.
 
-    The archive appears whole or not at all. Where it cannot be made this says so: the scripts run without one too.
+    The archive appears complete or not at all. If it cannot be made, this says so: the scripts run without one too.
 
     Args:
-        java: the Java that is to use it.
+        java: the Java that is going to use it.
     """
-    print("Making the class archive: scripts then take half the time (once, 40 seconds, 200 MB) …", file=sys.stderr)
+    progress("Making the AppCDS archive: scripts then take half the time (once, 40 seconds, 200 MB) …")
     stem = archive_stem(java)
     try:
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder, "classes.jsa")
-            option = quote(quote(f"-XX:ArchiveClassesAtExit={made}"))  # two shells' worth: PySpark's, and Spark's
+            option = quote(quote(f"-XX:ArchiveClassesAtExit={made}"))  # PySpark splits it, then Spark does
             os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-java-options {option} pyspark-shell"
             os.environ["SPARK_MASTER"] = "local[*]"  # a cluster has no use for it
-            with delta_session("make_class_archive", folder) as spark, redirect_stdout(StringIO()):
-                use_delta(spark, folder)
+            with delta_session("make_archive", folder) as spark, redirect_stdout(StringIO()):
+                exercise(spark, folder)
                 process = SparkContext._gateway.proc  # type: ignore[union-attr]
             process.stdin.close()
             process.wait(timeout=300)
             archive = made.rename(CACHE / f"{stem}-{made.stat().st_size}.jsa")
     except OSError as error:
-        print(f"No class archive was made ({error.strerror}): the scripts run without it, slower.", file=sys.stderr)
+        progress(f"No AppCDS archive was made ({error.strerror}): the scripts run without it, slower.")
         return
-    for other in set(CACHE.glob(f"classes-java-{java.version}-*")) - {archive}:
-        with suppress(OSError):  # another user's
-            other.unlink()
+    delete_other_archives(java, archive)
 
 
-def use_delta(spark: SparkSession, folder: str) -> None:
-    """Do in short what the scripts do, since the archive gets the classes that were used."""
+def exercise(spark: SparkSession, folder: str) -> None:
+    """Do what the scripts do, since the archive contains the classes that were used."""
     name = "default.practice"
     DeltaTable.create(spark).tableName(name).location(f"{folder}/practice").addColumn("at", "timestamp").execute()
     table = DeltaTable.forName(spark, name)
@@ -76,18 +76,16 @@ def use_delta(spark: SparkSession, folder: str) -> None:
 
 
 def main() -> None:
-    """Fetch the jars and make the class archive, unless they are there."""
-    java = check_java()
+    """Fetch the jars and make the archive, unless they are there."""
+    java = find_java()
     if not JARS.exists():
         fetch_jars()
-        if JARS.exists():  # start over, for a process has one Java only
-            os.execv(sys.executable, [sys.executable, "-m", "lag_detector.setup"])
-    if JARS.exists() and not class_archive(java):
-        make_class_archive(java)
+        if JARS.exists():  # restart, because a process can start only one Java
+            os.execv(sys.executable, [sys.executable, "-m", "tutorial.prepare"])
+    if JARS.exists() and not find_archive(java):
+        make_archive(java)
     print(f"Spark {version('pyspark')} with Delta {version('delta-spark')} is ready on Java {java.version}.")
 
 
 if __name__ == "__main__":
-    from lag_detector.cli import run
-
-    sys.exit(run(main))
+    run(main)

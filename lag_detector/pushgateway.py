@@ -1,0 +1,251 @@
+"""Push versions to a Prometheus Pushgateway as gauges, and delete them there."""
+
+import json
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from http.client import HTTPException
+from ipaddress import ip_address
+from threading import Thread
+from typing import TypeVar
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
+
+from .errors import LagDetectorError
+
+# Short delays first, for a gateway that is just starting. With the attempts themselves, 30 seconds at most.
+RETRY_DELAYS: tuple[float, ...] = (0.5, 1, 2, 4, 8)
+ATTEMPT_TIMEOUT = 5.0
+TIME_LIMIT = 30.0
+
+MAX_BODY = 500  # bytes of an error's body that are read
+
+Version = tuple[int, float | None]
+T = TypeVar("T")
+
+
+class PushgatewayError(LagDetectorError):
+    """The Pushgateway could not be reached, or rejected a request (`rejected`), so that repeating it is no use."""
+
+    def __init__(self, message: str, rejected: bool) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
+class Pushgateway:
+    """A Pushgateway, where each metric of each consumer is a group of its own.
+
+    `str()` gives its address without the password.
+
+    Args:
+        url: `http://host:port`; `https://` and `user:password@` are supported.
+
+    Raises:
+        LagDetectorError: the URL has another form.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        try:
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise LagDetectorError("the URL is not of the form http://host:port or https://user:password@host:port")
+        self.address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._headers = {}
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+        # A proxy would look for a loopback address on its own machine.
+        self._opener = build_opener(ProxyHandler({})) if _is_loopback(parts.hostname or "") else build_opener()
+
+    def __str__(self) -> str:
+        return self.address
+
+    def push(
+        self, metric: str, version: int, timestamp: float | None = None, consumer: str = "", retry: bool = True
+    ) -> None:
+        """Push a version. It replaces what was pushed before under the same metric and consumer.
+
+        Args:
+            metric: the gauge's name. The timestamp's gauge has this name and `_timestamp_seconds`.
+            version: the version of the Delta table.
+            timestamp: when that version was committed, Unix time in seconds; None while it is unknown.
+            consumer: the name of an additional consumer of the same table, see `group_name`.
+            retry: whether to retry for up to 30 seconds; else one attempt of 5 seconds.
+
+        Raises:
+            PushgatewayError: the gateway did not accept it. The gauge there is unchanged.
+            LagDetectorError: the consumer's name is invalid.
+            ValueError: the metric's name is invalid.
+        """
+        registry = CollectorRegistry()
+        Gauge(metric, "Last version of a Delta table written or read completely", registry=registry).set(version)
+        if timestamp is not None:
+            name = f"{metric}_timestamp_seconds"
+            Gauge(name, "When that version was committed, in Unix time", registry=registry).set(timestamp)
+        group = group_name(metric, consumer)
+        self._attempt(
+            lambda timeout: push_to_gateway(self.address, group, registry, timeout=timeout, handler=self._handler),
+            f"{group} {version} was not delivered, and what the table holds is unaffected",
+            RETRY_DELAYS if retry else (),
+        )
+
+    def push_latest(self, metric: str, latest: Callable[[], Version]) -> int:
+        """Push the latest version, and again if it has changed in the meantime, as it does with several writers.
+
+        Args:
+            metric: the gauge's name.
+            latest: returns the latest version and its commit timestamp, as `versions.last_commit` does.
+
+        Returns:
+            The version that was pushed last.
+
+        Raises:
+            PushgatewayError: as `push`.
+        """
+        current = latest()
+        while True:
+            self.push(metric, *current)
+            pushed, current = current, latest()
+            if current == pushed:
+                return current[0]
+
+    def delete_metric(self, metric: str) -> None:
+        """Delete the groups of all consumers of a metric. Without this, the Pushgateway keeps them forever.
+
+        Raises:
+            PushgatewayError: the gateway did not do it.
+        """
+        for group in self.group_names(metric):
+            self.delete_group(group)
+
+    def delete_group(self, group: str) -> None:
+        """Delete one group, whether it is there or not.
+
+        Args:
+            group: its name, see `group_name`.
+
+        Raises:
+            PushgatewayError: the gateway did not do it.
+        """
+        self._attempt(
+            lambda timeout: delete_from_gateway(self.address, group, timeout=timeout, handler=self._handler),
+            f"{group} was not deleted",
+            RETRY_DELAYS,
+        )
+
+    def group_names(self, metric: str) -> list[str]:
+        """List the groups in which a metric was pushed, one for each consumer.
+
+        Raises:
+            PushgatewayError: the gateway did not answer.
+        """
+        request = Request(f"{self.address}/api/v1/metrics", headers=self._headers)
+
+        def ask(timeout: float) -> list[str]:
+            labels = [group["labels"] for group in json.loads(self._open(request, timeout))["data"]]
+            return [label["job"] for label in labels if set(label) == {"job"}]
+
+        names = self._attempt(ask, f"nothing is known about the groups of {metric}, and none was deleted", RETRY_DELAYS)
+        return [name for name in names if name == metric or name.startswith(f"{metric}_")]
+
+    def _handler(
+        self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
+    ) -> Callable[[], object]:
+        """Send a request of the Prometheus client."""
+        request = Request(url, data, {**dict(headers), **self._headers}, method=method)
+        return lambda: self._open(request, timeout)
+
+    def _open(self, request: Request, timeout: float | None) -> bytes:
+        try:
+            with self._opener.open(request, timeout=timeout) as response:
+                return bytes(response.read())
+        except HTTPError as error:
+            body = ""
+            with suppress(OSError, HTTPException):  # it says why; read it here, where the time is limited
+                body = error.read(MAX_BODY).decode(errors="replace").partition("\n")[0].strip()
+            reason = ": ".join(filter(None, (error.reason, body)))
+            raise HTTPError(error.url, error.code, reason, error.headers, None) from error
+
+    def _attempt(self, request: Callable[[float], T], consequence: str, delays: tuple[float, ...]) -> T:
+        """Make a request until it succeeds, the gateway rejects it for good (4xx), or the time is over.
+
+        Args:
+            request: takes a timeout in seconds.
+            consequence: what it means that the request failed.
+            delays: seconds to wait before each retry.
+        """
+        end = time.monotonic() + TIME_LIMIT
+        for delay in (*delays, None):
+            timeout = min(ATTEMPT_TIMEOUT, max(end - time.monotonic(), 0.1))
+            try:
+                return _within(timeout, request)
+            except (OSError, HTTPException, ValueError) as error:
+                rejected = isinstance(error, HTTPError) and error.code < 500
+                if rejected or delay is None or time.monotonic() + delay > end:
+                    message = f"the Pushgateway at {self} {_reason(error)}: {consequence}"
+                    raise PushgatewayError(message, rejected) from error
+                time.sleep(delay)
+        raise AssertionError("the last attempt either returns or raises")
+
+
+def group_name(metric: str, consumer: str = "") -> str:
+    """Return the grouping key (`job`) under which a metric is pushed.
+
+    Args:
+        metric: the gauge's name.
+        consumer: the name of an additional consumer of the same table; empty for the only or first one.
+
+    Raises:
+        LagDetectorError: the consumer's name is invalid.
+    """
+    if not re.fullmatch(r"([a-z][a-z0-9_]{0,39})?", consumer):
+        raise LagDetectorError(
+            f"{consumer!r} is not a valid name of a consumer; use 1 to 40 lower-case letters, digits and _, starting "
+            "with a letter, such as fraud or search_2"
+        )
+    return f"{metric}_{consumer}" if consumer else metric
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _within(seconds: float, request: Callable[[float], T]) -> T:
+    """Make a request that ends after `seconds` at most.
+
+    In a thread of its own: a socket's timeout restarts with every byte, and resolving a host name has none.
+    """
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(request(seconds))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(timeout=seconds + 0.1)  # the socket's own timeout first: it says more
+    except FutureTimeoutError as error:
+        raise TimeoutError("timed out") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError):
+        return f"answered {error.code} {error.reason}".rstrip()
+    cause = getattr(error, "reason", error)
+    text = str(getattr(cause, "strerror", None) or cause).lower()
+    return f"cannot be reached ({text})" if isinstance(error, OSError) else f"gave no valid answer ({text})"

@@ -1,0 +1,15 @@
+"""What only the tutorial's scripts need. To use the pattern on your own tables, take `lag_detector` instead.
+
+settings        every environment variable, and where things live
+visits          the table, and the names of its metrics
+session         a Spark session with Delta Lake
+spark_process   starting Spark's own process
+java            finding a Java that Spark runs on
+jars            fetching Delta's jars once
+fast_start      what makes a script that runs for seconds start fast
+appcds          the archive of Java classes
+prepare         python -m tutorial.prepare: fetch the jars, make the archive
+reset           python -m tutorial.reset: delete the table and the checkpoints
+script          how a script ends
+error_messages  what Spark, Delta and Java say, as one sentence
+"""

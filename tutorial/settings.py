@@ -1,0 +1,124 @@
+"""Every environment variable that the tutorial reads, and where the table and the checkpoints live."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lag_detector.errors import LagDetectorError
+
+if TYPE_CHECKING:
+    from lag_detector.pushgateway import Pushgateway
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEBUG = "LAG_DETECTOR_DEBUG"
+
+
+def debug() -> bool:
+    """Return whether to show Spark's log and tracebacks."""
+    return bool(os.environ.get(DEBUG))
+
+
+def warehouse() -> str:
+    """Return where the table and the checkpoints live.
+
+    Returns:
+        `VISITS_WAREHOUSE`: a Hadoop URI unchanged, or a folder as an absolute path. By default the folder
+        `warehouse` next to the scripts.
+    """
+    setting = os.environ.get("VISITS_WAREHOUSE")
+    if not setting:
+        return str(REPOSITORY / "warehouse")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", setting):
+        return setting
+    return str(Path(setting).expanduser().absolute())
+
+
+def table_location() -> str:
+    """Return where the table lives."""
+    return f"{warehouse()}/visits"
+
+
+def checkpoints_location() -> str:
+    """Return where the checkpoints of all consumers live."""
+    return f"{warehouse()}/checkpoints"
+
+
+def checkpoint_location(consumer: str | None = None) -> str:
+    """Return where a consumer's checkpoint lives.
+
+    Args:
+        consumer: its name; by default the one in `VISITS_CONSUMER`.
+    """
+    from lag_detector.pushgateway import group_name
+
+    return (
+        f"{checkpoints_location()}/{group_name('visits_consumer', consumer_name() if consumer is None else consumer)}"
+    )
+
+
+def consumer_name() -> str:
+    """Return `VISITS_CONSUMER`, the name of an additional consumer. Empty for the tutorial's own.
+
+    Raises:
+        LagDetectorError: it is not a valid name.
+    """
+    from lag_detector.pushgateway import group_name
+
+    name = os.environ.get("VISITS_CONSUMER", "")
+    try:
+        group_name("", name)
+    except LagDetectorError as error:
+        raise LagDetectorError(f"VISITS_CONSUMER: {error}") from error
+    return name
+
+
+def pushgateway() -> "Pushgateway":
+    """Return the Pushgateway at `PUSHGATEWAY_URL`, by default http://localhost:9091.
+
+    Raises:
+        LagDetectorError: it is not a URL.
+    """
+    from lag_detector.pushgateway import Pushgateway
+
+    try:
+        return Pushgateway(os.environ.get("PUSHGATEWAY_URL") or "http://localhost:9091")
+    except LagDetectorError as error:
+        raise LagDetectorError(f"PUSHGATEWAY_URL: {error}") from error
+
+
+def java_home() -> str | None:
+    """Return the folder of the Java to use, if `JAVA_HOME` names one."""
+    return os.environ.get("JAVA_HOME") or None
+
+
+def spark_home() -> str | None:
+    """Return the folder of the Spark to use, if `SPARK_HOME` names one."""
+    return os.environ.get("SPARK_HOME") or None
+
+
+def submitted() -> bool:
+    """Return whether `spark-submit` started this script. Then Spark runs already, with its own settings."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def spark_master(default_conf_dir: Path) -> str | None:
+    """Return the Spark master that the environment or Spark's configuration names, if any.
+
+    Args:
+        default_conf_dir: Spark's own configuration folder, used unless `SPARK_CONF_DIR` names another one.
+    """
+    for variable in ("SPARK_MASTER", "MASTER"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    defaults = Path(os.environ.get("SPARK_CONF_DIR") or default_conf_dir, "spark-defaults.conf")
+    text = os.environ.get("PYSPARK_SUBMIT_ARGS", "") + "\n"
+    text += defaults.read_text() if defaults.is_file() else ""
+    named = re.search(r"(?m)(?:--master[ =]+|spark\.master[ \t=]+)(\S+)", text)
+    return named[1] if named else None
+
+
+def use_utf8() -> None:
+    """Let Java read and write file names in UTF-8 where the locale is C, as Python does by itself."""
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):
+        os.environ["LC_ALL"] = "C.UTF-8"

@@ -1,0 +1,70 @@
+"""Start Spark's own process, which is Java, and explain why it did not start."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import IO, Any
+
+from tutorial.error_messages import SPARK_ENDED, known_message
+from tutorial.settings import DEBUG, debug, spark_home
+
+from lag_detector.errors import LagDetectorError
+
+from pyspark import SparkConf
+from pyspark.java_gateway import launch_gateway
+
+
+def launch(conf: SparkConf, log: IO[bytes] | None) -> Any:
+    """Start Java and return PySpark's gateway to it.
+
+    In a thread that Ctrl-C does not reach. Interrupted, PySpark would delete the folder in which Java leaves its
+    address, and a Java that cannot find that folder never ends.
+    """
+    gateway: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            gateway.set_result(launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            gateway.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return gateway.result()
+
+
+def check_spark_home() -> None:
+    """Reject another Spark than the pinned one, which would fail later and less clearly."""
+    home = spark_home()
+    if home and not list(Path(home, "jars").glob(f"spark-core_*-{version('pyspark')}.jar")):
+        raise LagDetectorError(
+            f"SPARK_HOME ({home}) is another Spark than the installed {version('pyspark')}; unset SPARK_HOME"
+        )
+
+
+@contextmanager
+def spark_log() -> Iterator[IO[bytes] | None]:
+    """Yield a temporary file for the log of Spark's process, or None to show the log when debugging."""
+    if debug():
+        yield None
+        return
+    with tempfile.TemporaryFile() as log:
+        yield log
+
+
+def why_not_started(log: IO[bytes] | None) -> str:
+    """Return one sentence for what the log says."""
+    text = ""
+    if log:
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    if message := known_message(text):
+        return message
+    causes = [line for line in text.splitlines() if re.search(r"Exception|Error", line) and "\tat " not in line]
+    if not causes:
+        return SPARK_ENDED
+    return f"Spark did not start: {causes[0].strip().rstrip('.')} (run again with {DEBUG}=1 to see its log)"
