@@ -1,6 +1,6 @@
-"""Create the empty Delta table default.visits and print its features and properties.
+"""Create the empty Delta table default.visits, and print its features and properties.
 
-Run again, it starts the tutorial over: without the old rows, the consumer's checkpoint and the gauges.
+Run again, it starts the tutorial over, without the old rows, checkpoints and gauges.
 """
 
 from tutorial.script import progress, run
@@ -23,9 +23,8 @@ def create_visits(spark: SparkSession) -> None:
 
 
 def main() -> None:
-    """Delete what an earlier run left, the gauges first: they must not outlive their table."""
     for metric in (WRITER_VERSION, READER_VERSION):
-        pushgateway().delete_metric(metric)
+        pushgateway().delete_metric(metric)  # before the table: a gauge must not outlive it
     with delta_session("create_table") as spark:
         progress(f"Creating {TABLE} in {table_location()} …")
         delete_table(spark)

@@ -1,36 +1,35 @@
-"""Stream the versions of default.visits that were not read yet, print their rows, and push the last version read."""
+"""Print every version of default.visits that was not read yet, then push the last version read."""
 
 from tutorial.script import progress, run
 from tutorial.session import delta_session
 from tutorial.settings import checkpoint_location, consumer_name, pushgateway
-from tutorial.visits import READER_VERSION, TABLE, register_table, show
+from tutorial.visits import READER_VERSION, TABLE, print_visits, register_table
 
 from lag_detector import commit_timestamp, group_name, next_version
 
-from pyspark.sql import DataFrame
+from pyspark.sql import SparkSession
 
 
-def print_visits(visits: DataFrame, batch_id: int) -> None:
-    """Print the rows of one batch. This is where a consumer does its work."""
-    show(visits)
+def stream_visits(spark: SparkSession) -> int:
+    """Stream what is new, and return the last version read completely."""
+    query = (
+        spark.readStream.table(TABLE)
+        .writeStream.foreachBatch(print_visits)
+        .option("checkpointLocation", checkpoint_location())  # remembers how far the stream has read
+        .trigger(availableNow=True)  # reads all that is there, then stops
+        .start()
+    )
+    query.awaitTermination()
+    # The end offset names the next version to read, so the last version read is the one before it.
+    return next_version(query.lastProgress) - 1
 
 
 def main() -> None:
-    """Read what is new, then push how far the consumer is."""
     gateway, consumer = pushgateway(), consumer_name()
     with delta_session("visits_consumer") as spark:
         register_table(spark)
         progress(f"Streaming what is new in {TABLE} …")
-        query = (
-            spark.readStream.table(TABLE)
-            .writeStream.foreachBatch(print_visits)
-            .option("checkpointLocation", checkpoint_location())  # remembers how far the stream has read
-            .trigger(availableNow=True)  # reads all that is there, then stops
-            .start()
-        )
-        query.awaitTermination()
-        # The end offset names the next version to read, so the last version read is the one before it.
-        version = next_version(query.lastProgress) - 1
+        version = stream_visits(spark)
         gateway.push(READER_VERSION, version, commit_timestamp(spark, TABLE, version), consumer)
         print(f"{group_name(READER_VERSION, consumer)} {version} pushed to {gateway}")
 

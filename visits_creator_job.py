@@ -22,7 +22,6 @@ def append_visits(spark: SparkSession) -> None:
 
 
 def main() -> None:
-    """Write, then push how far the table is."""
     gateway = pushgateway()
     with delta_session("visits_creator_job") as spark:
         register_table(spark)

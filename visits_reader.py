@@ -2,15 +2,14 @@
 
 from tutorial.script import progress, run
 from tutorial.session import delta_session
-from tutorial.visits import TABLE, register_table, show
+from tutorial.visits import TABLE, print_visits, register_table
 
 
 def main() -> None:
-    """Read the table as it is now."""
     with delta_session("visits_reader") as spark:
         register_table(spark)
         progress(f"Reading {TABLE} …")
-        show(spark.table(TABLE))
+        print_visits(spark.table(TABLE))
 
 
 if __name__ == "__main__":

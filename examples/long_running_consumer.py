@@ -12,16 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from tutorial.script import on_stop_signal, progress, run
 from tutorial.session import delta_session
 from tutorial.settings import checkpoint_location, consumer_name, pushgateway
-from tutorial.visits import READER_VERSION, TABLE, register_table, show
+from tutorial.visits import READER_VERSION, TABLE, print_visits, register_table
 
 from lag_detector import GracefulStop, ReaderVersionListener, commit_timestamp, group_name, next_version
-
-from pyspark.sql import DataFrame
-
-
-def print_visits(visits: DataFrame, batch_id: int) -> None:
-    """Print the rows of one batch."""
-    show(visits)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""HTTP servers that answer as a Pushgateway should not, or pass on what they get."""
+"""HTTP servers that answer as a Pushgateway should not, or forward what they receive."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[str]:
-    """Give this answer to every PUT; gives the host and port to send it to."""
+def serve(answer: Answer) -> Iterator[str]:
+    """Answer every PUT this way, and yield the host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:

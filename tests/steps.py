@@ -1,4 +1,4 @@
-"""The steps of the tutorial inside one Spark session: seconds instead of a start of Spark each."""
+"""The tutorial's steps inside one Spark session, which saves a start of Spark for each."""
 
 import os
 import time
@@ -6,11 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tutorial.visits import TABLE, delete_table, register_table
+
 import create_table
 import visits_consumer
 import visits_creator_job
-from lag_detector.versions import last_read_version
-from lag_detector.visits import TABLE, open_table, start_over
 from tests.truth import Disk
 
 from pyspark.sql import SparkSession
@@ -19,41 +19,41 @@ MONTHS = 100 * 24 * 3600
 
 
 class Steps:
-    """What the scripts do, in a session that goes on; the settings are those of the environment."""
+    """What the scripts do, with the settings of the environment."""
 
     def __init__(self, spark: SparkSession, warehouse: Path) -> None:
         self.spark = spark
         self.disk = Disk(warehouse)
 
-    def forget_what_was_open(self) -> None:
-        """Let the session know as little of the table as that of a new script does."""
+    def clear_session(self) -> None:
+        """Let the session know as little about the table as a new script's session."""
         self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
-        self.spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # from the catalog only
+        self.spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # only from the catalog
 
-    def open(self) -> None:
-        """Open the table as a new script does."""
-        self.forget_what_was_open()
-        open_table(self.spark)
+    def register(self) -> None:
+        """Register the table as a new script does."""
+        self.clear_session()
+        register_table(self.spark)
 
     def create(self) -> None:
-        self.forget_what_was_open()
-        start_over(self.spark)
+        """Do what create_table.py does, except for the gauges."""
+        self.clear_session()
+        delete_table(self.spark)
         create_table.create_visits(self.spark)
 
     def write(self) -> None:
-        self.open()
+        """Do what visits_creator_job.py does, except for the push."""
+        self.register()
         visits_creator_job.append_visits(self.spark)
 
-    def consume(self, **options: str) -> int | None:
-        """Stream what is new with these options of the source; gives the version that the consumer would publish."""
-        self.open()
-        stream: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
-        query = visits_consumer.stream_visits(stream, availableNow=True)
-        query.awaitTermination()
-        return last_read_version(query.lastProgress)
+    def consume(self, **options: str) -> int:
+        """Stream what is new, with these options of the source, and return the version that the consumer would push."""
+        self.register()
+        with_options: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
+        return visits_consumer.stream_visits(with_options)
 
-    def clean_up_the_log(self) -> None:
-        """Let all files of the log be months old; the next commit writes a checkpoint and removes those before it."""
+    def clean_up_log(self) -> None:
+        """Make all files of the log months old. The next commit writes a checkpoint and deletes those before it."""
         for file in self.disk.log.iterdir():
             os.utime(file, times=(time.time() - MONTHS,) * 2)
         self.spark.sql(f"ALTER TABLE {TABLE} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")

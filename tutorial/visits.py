@@ -18,8 +18,8 @@ READER_VERSION = "visits_reader_version"
 ALL_ROWS = 1_000_000
 
 
-def show(visits: DataFrame) -> None:
-    """Print all visits ordered by their id, untruncated."""
+def print_visits(visits: DataFrame, batch_id: int | None = None) -> None:
+    """Print all visits ordered by their id, untruncated. As a `foreachBatch` function it also gets the batch's id."""
     visits.orderBy("visit_id").show(ALL_ROWS, truncate=False)
     sys.stdout.flush()  # before the stream commits them as read, so that a killed script has printed them
 
