@@ -4,17 +4,17 @@ versions       the last version of a table, the last version that a stream has r
 pushgateway    push versions to a Prometheus Pushgateway, and delete them there
 listener       push while a streaming query runs
 graceful_stop  stop a streaming query between two batches
-errors         the exception
+errors         the exceptions
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import LagDetectorError
+    from .errors import LagDetectorError, PushgatewayError
     from .graceful_stop import GracefulStop
     from .listener import ReaderVersionListener
-    from .pushgateway import Pushgateway, PushgatewayError, group_name
+    from .pushgateway import Pushgateway, group_name
     from .versions import (
         Commit,
         commit_timestamp,

@@ -18,7 +18,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
 
-from .errors import LagDetectorError
+from .errors import LagDetectorError, PushgatewayError
 
 # Short delays first, for a gateway that is just starting. With the attempts themselves, 30 seconds at most.
 RETRY_DELAYS: tuple[float, ...] = (0.5, 1, 2, 4, 8)
@@ -29,14 +29,6 @@ MAX_BODY = 500  # bytes of an error's body that are read
 
 Version = tuple[int, float | None]
 T = TypeVar("T")
-
-
-class PushgatewayError(LagDetectorError):
-    """The Pushgateway could not be reached, or rejected a request (`rejected`), so that repeating it is no use."""
-
-    def __init__(self, message: str, rejected: bool) -> None:
-        super().__init__(message)
-        self.rejected = rejected
 
 
 class Pushgateway:

@@ -5,8 +5,7 @@ import shlex
 
 from tutorial.settings import DEBUG, checkpoint_location, table_location, warehouse
 
-from lag_detector.errors import LagDetectorError
-from lag_detector.pushgateway import PushgatewayError
+from lag_detector.errors import LagDetectorError, PushgatewayError
 
 START_OVER = "start over with python create_table.py"
 READ_ONLY = "the warehouse cannot be written; set VISITS_WAREHOUSE to a folder that you can write to"
