@@ -1,11 +1,10 @@
-"""Retake the pictures of the README: the demo's story in the tutorial's own times, photographed on the way.
+"""Retake the README's pictures: play the demo in the tutorial's own times, and take screenshots on the way.
 
 Usage: make pictures (about 9 minutes; needs Chromium). The pages are those of Debian's Prometheus.
 """
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlencode
 
-from demo.__main__ import QUERIES, Story, tell
+from tutorial.script import run
+
+from demo.__main__ import QUERIES, Story, play
 from demo.stack import ALERT, REAL, Stack, local_stack, wait_for
-from lag_detector.cli import run
 from lag_detector.errors import LagDetectorError
 
 import matplotlib.pyplot as plt
@@ -25,14 +25,14 @@ from matplotlib.dates import DateFormatter
 from playwright.sync_api import FloatRect, Page, sync_playwright
 
 ASSETS = Path(__file__).parent
-WIDTH, SCALE, MARGIN = 800, 2, 8  # CSS pixels, and the PNG's for each
-COLOURS = {"Normal": "#73bf69", "Pending": "#ff9830", "Firing": "#f2495c"}
-# 0 is Normal, 1 Pending, 2 Firing, in the order of the colours.
+WIDTH, SCALE, MARGIN = 800, 2, 8  # in CSS pixels; PNG pixels per CSS pixel; in CSS pixels
+COLORS = {"Normal": "#73bf69", "Pending": "#ff9830", "Firing": "#f2495c"}
+# 0 is Normal, 1 Pending, 2 Firing, as in the order of the colors.
 STATE = (
     f'max(2 * ALERTS{{alertname="{ALERT}",alertstate="firing"}} or ALERTS{{alertname="{ALERT}",alertstate="pending"}})'
     " or vector(0)"
 )
-# What there is nothing to notice in: buttons, statistics, the rule's own text, the path of its file.
+# What the pictures leave out: buttons, statistics, the rule's definition, the path of its file.
 HIDDEN = (
     ".eval_stats, .execute_btn, .expression_select, a[name=remove], .prometheus_input_group, .stacked_btn, "
     ".show-annotations, pre, #alertsTable > tbody > tr:first-child"
@@ -60,7 +60,7 @@ class PhotographedStory(Story):
         self.pictures.get(len(self.seen) - 1, lambda: None)()
 
     def graph(self, name: str, query: str) -> None:
-        """Picture the line of a gauge, once it is long enough to be one."""
+        """Take a picture of a gauge's graph, once it has a visible line."""
         value = self.stack.query(query)
         steady = f"count_over_time(({query} == {value[0]:.0f})[2m:15s]) >= 4"
         wait_for(f"a line of {query}", lambda: self.stack.query(steady) or None, 120)
@@ -71,7 +71,7 @@ class PhotographedStory(Story):
         self.take(name, ".expression_input", ".legend")
 
     def alerts(self, name: str) -> None:
-        """Picture the tutorial's alert, opened, on Prometheus' page of alerts; the others are cut."""
+        """Take a picture of the tutorial's alert, expanded, on Prometheus' alerts page without the other alerts."""
         self.page.goto(f"{self.stack.prometheus}/classic/alerts")
         others = self.page.locator("#alertsTable .alert_header", has_not_text=ALERT)
         others.evaluate_all("rows => rows.forEach(row => row.remove())")
@@ -79,7 +79,7 @@ class PhotographedStory(Story):
         self.take(name, "#alertFilters", "#alertsTable")
 
     def take(self, name: str, first: str, last: str) -> None:
-        """Keep the page from one element to another, in its full width."""
+        """Save the page from one element to another, in full width."""
         self.page.add_style_tag(content=f"{HIDDEN} {{display: none !important}}")
         top, bottom = (self.page.locator(what).last.bounding_box() for what in (first, last))
         assert top is not None
@@ -90,7 +90,7 @@ class PhotographedStory(Story):
         self.page.screenshot(path=ASSETS / f"{name}.png", full_page=True, clip=clip)
 
     def plot(self, name: str) -> None:
-        """Draw what Prometheus has kept of the run, and of a minute more: the alert's states, versions and lag."""
+        """Plot what Prometheus has of the run and of one more minute: the alert's states, the versions, the lag."""
         over = time.monotonic() + 60
         wait_for("another minute", lambda: time.monotonic() > over or None, 90)
         times = [self.start + second for second in range(0, int(time.time() - self.start), 5)]
@@ -102,9 +102,9 @@ class PhotographedStory(Story):
             3, sharex=True, figsize=(WIDTH / 100, 4.2), dpi=100 * SCALE, height_ratios=[1, 6, 4], layout="constrained"
         )
         for number, run_of in groupby(range(len(times)), lambda index: numbers[index]):
-            state, indexes = list(COLOURS)[int(number)], list(run_of)
+            state, indexes = list(COLORS)[int(number)], list(run_of)
             begin, end = clock[indexes[0]], clock[min(indexes[-1] + 1, len(clock) - 1)]
-            bands.axvspan(begin, end, color=COLOURS[state], linewidth=0)
+            bands.axvspan(begin, end, color=COLORS[state], linewidth=0)
             bands.text(begin + (end - begin) / 2, 0.5, state, ha="center", va="center")
         bands.set_yticks([])
         bands.set_ylabel("alert", rotation=0, ha="right", va="center")
@@ -125,7 +125,7 @@ class PhotographedStory(Story):
 
 
 def chromium() -> str:
-    """Give the path of the browser.
+    """Return the path of the browser.
 
     Raises:
         LagDetectorError: there is none.
@@ -137,8 +137,8 @@ def chromium() -> str:
 
 
 def main() -> None:
-    """Run the story once and keep its pictures."""
-    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own does not work for root
+    """Play the story once and save its pictures."""
+    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not work for root
     with (
         tempfile.TemporaryDirectory() as folder,
         sync_playwright() as playwright,
@@ -147,10 +147,10 @@ def main() -> None:
     ):
         page = browser.new_page(viewport={"width": WIDTH, "height": 700}, device_scale_factor=SCALE, timezone_id="UTC")
         story = PhotographedStory(stack, Path(folder, "warehouse"), page)
-        tell(story)
+        play(story)
         story.plot("alert_history")
     print(f"The pictures are in {ASSETS}.")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

@@ -1,30 +1,34 @@
-"""Measure what the README promises of speed; prints tables and writes them to `benchmarks/results.md`.
+"""Measure the speed that the README states. Print the results, and write those of all parts to benchmarks/results.md.
 
-Whole processes, whatever is compared in turn, medians of RUNS runs (5). A change of the machine's speed in between
-meets both sides.
+Measures whole processes. What is compared runs in turn, so that a change of the machine's speed affects both sides.
+Each figure is the median of 5 runs, or of as many as the environment variable RUNS says.
 """
 
 import platform
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from statistics import mean, median
 
+from tutorial.java import find_java
+from tutorial.script import progress, run
+from tutorial.session import delta_session
+from tutorial.visits import TABLE
+
 from benchmarks.consumers import many_consumers
 from benchmarks.detection import detection_delay
-from benchmarks.history import copy_commits, forget, make_table, use
+from benchmarks.history import clear_cache, copy_commits, make_table, use
 from benchmarks.processes import STEPS, Run, measure, peak, seconds
 from benchmarks.turns import RUNS, Settings, turns
 from benchmarks.without import MEASURES
 from demo.stack import ROOT, free_port, pushgateway
-from lag_detector.java import check_java
-from lag_detector.session import delta_session
-from lag_detector.versions import last_table_version
-from lag_detector.visits import TABLE
+from lag_detector import last_table_version
 
 import psutil
 
@@ -37,7 +41,7 @@ Runs = dict[str, list[Run]]
 
 
 def a_round(folder: Path, settings: Settings) -> Iterator[str]:
-    """Compare the six steps with those done in the ordinary way, and with an empty session."""
+    """Compare the six steps with the same steps done the ordinary way, and with an empty session."""
     ours: Runs = {f"{n} {step}": [] for n, step in enumerate(STEPS, 1)}
     ordinary: Runs = {name: [] for name in ours}
     empty = []
@@ -47,13 +51,13 @@ def a_round(folder: Path, settings: Settings) -> Iterator[str]:
         empty.append(measure([str(BENCHMARKS / "quick_start.py")], here, settings))
         for name in ours:
             step = name.partition(" ")[2]
-            script, in_the_ordinary_way = str(ROOT / f"{step}.py"), str(BENCHMARKS / "ordinary_way.py")
+            script, ordinary_way = str(ROOT / f"{step}.py"), str(BENCHMARKS / "ordinary_way.py")
             ours[name].append(measure([script], here, settings | {"VISITS_WAREHOUSE": str(here / "ours")}))
-            ordinary[name].append(measure([in_the_ordinary_way, step], here, settings))
+            ordinary[name].append(measure([ordinary_way, step], here, settings))
     quick_start = seconds(empty)
     yield "## A round\n"
     yield f"An empty session as in Delta's quick start: {quick_start:.1f} s, {peak(empty):.0f} MiB.\n"
-    yield "| step | s | of an empty session | ordinary way, s | of it | MiB | ordinary way, MiB |"
+    yield "| step | s | relative to an empty session | ordinary way, s | relative to it | MiB | ordinary way, MiB |"
     yield "|---|---|---|---|---|---|---|"
     for name, runs in ours.items():
         other = ordinary[name]
@@ -67,7 +71,7 @@ def a_round(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
-    """Leave out one measure at a time, for a reader in Tokyo."""
+    """Leave out one measure for a fast start at a time, outside UTC."""
     scripts = ("visits_creator_job", "visits_consumer")
     runs: dict[str, Runs] = {name: {script: [] for script in scripts} for name in MEASURES}
     places = {name: {"VISITS_WAREHOUSE": str(folder / name), "TZ": "Asia/Tokyo"} for name in MEASURES}
@@ -79,7 +83,7 @@ def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
                 arguments = ["-m", "benchmarks.without", name, script]
                 runs[name][script].append(measure(arguments, folder, settings | place))
     yield "## What each measure gains\n"
-    yield "The same scripts with one measure of `lag_detector/startup.py` left out. The time zone is Asia/Tokyo.\n"
+    yield "The scripts without one measure for a fast start (`tutorial/fast_start.py`). The time zone is Asia/Tokyo.\n"
     yield f"| without | {' | '.join(f'{script}, s | gain' for script in scripts)} | MiB |"
     yield "|---|---|---|---|---|---|"
     for name, of in runs.items():
@@ -92,25 +96,25 @@ def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
-    """Compare a table of many versions with one of few, and let the consumer catch up on many."""
+    """Compare a table of many versions with one of few, and let the consumer catch up with many."""
     tables = {versions: folder / f"{versions} versions" for versions in (SHORT, LONG)}
     more = folder / "more"
-    asked: dict[int, list[float]] = {versions: [] for versions in tables}
+    lookups: dict[int, list[float]] = {versions: [] for versions in tables}
     runs: dict[int, list[Run]] = {versions: [] for versions in tables}
     consumer, writer = [str(ROOT / "visits_consumer.py")], [str(ROOT / "visits_creator_job.py")]
     with delta_session("long_histories", str(folder)) as spark:
         for versions, table in (*tables.items(), (SHORT, more)):
-            print(f"Making a table of {versions} versions …", file=sys.stderr)
+            progress(f"Making a table of {versions} versions …")
             make_table(spark, table, versions)
-        for turn in chain([None], turns("Last version")):  # the first only warms up
+        for turn in chain([None], turns("Last version")):  # the first one only warms up
             for versions, table in tables.items():
                 use(spark, table)
-                forget(spark)
+                clear_cache(spark)
                 start = time.monotonic()
                 assert last_table_version(spark, TABLE) == versions
                 if turn is not None:
-                    asked[versions].append(time.monotonic() - start)
-    for script in (consumer, writer, consumer):  # a consumer that has read all of the table, and then some news
+                    lookups[versions].append(time.monotonic() - start)
+    for script in (consumer, writer, consumer):  # the consumer reads all of the table, then some new versions
         for table in tables.values():
             measure(script, folder, settings | {"VISITS_WAREHOUSE": str(table)})
     for _ in turns("Consumer that is up to date"):
@@ -118,18 +122,18 @@ def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
             runs[versions].append(measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)}))
     yield "## Long histories\n"
     yield f"| | {SHORT} versions | {LONG:,} versions | ratio |\n|---|---|---|---|"
-    few, many = (median(asked[versions]) for versions in tables)
+    few, many = (median(lookups[versions]) for versions in tables)
     yield f"| last version of the table, s | {few:.2f} | {many:.2f} | {many / few:.2f} |"
     few, many = (seconds(runs[versions]) for versions in tables)
     yield f"| consumer that is up to date, s | {few:.1f} | {many:.1f} | {many / few:.2f} |\n"
     catch_up = []
     place = {"VISITS_WAREHOUSE": str(more)}
     measure(consumer, folder, settings | place)
-    for turn in turns(f"Catching up {MORE} versions"):
+    for turn in turns(f"Reading {MORE} new versions"):
         copy_commits(more / "visits" / "_delta_log", SHORT + turn * MORE, SHORT + (turn + 1) * MORE)
         catch_up.append(measure(consumer, folder, settings | place))
     took, rows = seconds(catch_up), MORE * ROWS_OF_A_COMMIT
-    yield f"A consumer catches up {MORE:,} versions in one run, in {took:.1f} s: {rows / took:.0f} rows a second.\n"
+    yield f"A consumer reads {MORE:,} new versions in one run, in {took:.1f} s: {rows / took:.0f} rows per second.\n"
 
 
 def machine() -> str:
@@ -137,29 +141,37 @@ def machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "delta-spark"))
     return (
         f"{psutil.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}; "
-        f"Java {check_java().version}, Python {platform.python_version()}, {packages}."
+        f"Java {find_java().version}, Python {platform.python_version()}, {packages}."
     )
 
 
-def main() -> None:
-    """Measure all parts, or print those alone that are named."""
-    parts = (a_round, each_measure, long_histories, many_consumers, detection_delay)
-    chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
+PARTS = {part.__name__: part for part in (a_round, each_measure, long_histories, many_consumers, detection_delay)}
+
+
+def parts_to_measure() -> list[str]:
+    """Return the parts that the command line names, by default all."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", choices=PARTS, help="a part to measure; by default all")
+    return parser.parse_args().part or list(PARTS)
+
+
+def main(chosen: list[str]) -> None:
+    """Measure the chosen parts."""
     with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
         text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
         print(text[0])
         for part in chosen:
-            folder = Path(name, part.__name__)
+            folder = Path(name, part)
             folder.mkdir()
-            for line in part(folder, settings):
+            for line in PARTS[part](folder, settings):
                 print(line, flush=True)
                 text.append(line)
-    if chosen == parts:
+    if chosen == list(PARTS):
         RESULTS.write_text("\n".join(text).rstrip() + "\n")
 
 
 if __name__ == "__main__":
-    from lag_detector.cli import run
-
-    sys.exit(run(main))
+    parts = parts_to_measure()
+    del sys.argv[1:]  # they are parsed, and `run` knows no optional arguments
+    run(partial(main, parts))

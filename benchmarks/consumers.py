@@ -1,6 +1,5 @@
-"""Measure what one Pushgateway and one Prometheus take for up to 10,000 consumers of a table."""
+"""Measure one Pushgateway and one Prometheus with up to 10,000 consumers of a table."""
 
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,14 @@ from statistics import median
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
+from tutorial.script import progress
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
 from benchmarks.processes import resident
 from benchmarks.prometheus import alert_rule, ask
 from benchmarks.turns import RUNS, Settings, turns
 from demo.stack import LAG, Stack, free_port, local_stack, pushgateway, wait_for
-from lag_detector.consumers import of_consumer
-from lag_detector.errors import LagDetectorError
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, Pushgateway, push
+from lag_detector import LagDetectorError, Pushgateway, group_name
 
 import matplotlib.pyplot as plt
 import psutil
@@ -23,13 +23,13 @@ from matplotlib.axes import Axes
 
 PICTURE = Path(__file__).parent / "many_consumers.png"
 CONSUMERS = (1, 10, 100, 1_000, 10_000)
-REQUIRED, REQUIRED_AT = 0.1, 1_000  # seconds for the alert's query, with so many consumers
-WRITTEN, BEHIND = 9, 3  # the writer's version, and how far every second consumer is behind it
+REQUIRED, REQUIRED_AT = 0.1, 1_000  # seconds for the alert's query, with this many consumers
+WRITTEN, BEHIND = 9, 3  # the writer's version, and the lag of every second consumer
 THREADS = 4
 A_WHILE = 1.0  # seconds of pushing
 EVALUATION = 2  # seconds
-# Scrapes and evaluations come more often, for there are as many figures as there are of them. The evaluation_interval
-# stays the tutorial's: it is the step of the query, on which its time depends.
+# More frequent scrapes and evaluations yield more figures. The evaluation_interval stays the tutorial's: it is the step
+# of the query, on which the query's time depends.
 TIMES = {
     "scrape_interval: 15s": "scrape_interval: 5s",
     "interval: 1m": f"interval: {EVALUATION}s",
@@ -41,7 +41,7 @@ UNCHECKED = "--push.disable-consistency-check"
 
 
 class Figures(NamedTuple):
-    """What was measured with so many consumers; seconds, bytes, MiB, and pushes a second."""
+    """What was measured with this many consumers, in seconds, bytes, MiB and pushes per second."""
 
     consumers: int
     pushes: float
@@ -58,7 +58,7 @@ class Figures(NamedTuple):
 
 
 def many_consumers(folder: Path, settings: Settings) -> Iterator[str]:
-    """Let ever more consumers push beside one writer; draws `many_consumers.png` too."""
+    """Measure with more and more consumers, and draw `many_consumers.png`."""
     measured = []
     for consumers in CONSUMERS:
         here = folder / str(consumers)
@@ -67,15 +67,15 @@ def many_consumers(folder: Path, settings: Settings) -> Iterator[str]:
     draw(measured, PICTURE)
     yield "## Many consumers\n"
     yield (
-        f"Beside one writer, on one Pushgateway and one Prometheus; every second consumer is {BEHIND} versions behind, "
-        f"so it has an alert. Scraped every 5 s, the alert evaluated every {EVALUATION} s; the query's step is the "
-        f"tutorial's 15 s, in the last column 1 s. Medians of {RUNS} rounds of pushing for {A_WHILE:.0f} s, {2 * RUNS} "
-        f"single pushes, {RUNS} evaluations, {6 * RUNS} queries, and the scrapes of half a minute.\n"
+        f"One writer, one Pushgateway and one Prometheus. Every second consumer is {BEHIND} versions behind and has an "
+        f"alert. Prometheus scrapes every 5 s and evaluates the alert every {EVALUATION} s. The query's step is the "
+        f"tutorial's 15 s, and 1 s in the last column. Medians of {RUNS} rounds of pushing for {A_WHILE:.0f} s, "
+        f"{2 * RUNS} single pushes, {RUNS} evaluations, {6 * RUNS} queries, and the scrapes of half a minute.\n"
     )
     yield (
-        "| consumers | pushes a second | without the gateway's check | one push, ms | a scrape, kB | with gzip, kB "
-        "| a scrape, ms | the alert's evaluation, ms | its query, ms | Pushgateway, MiB | Prometheus, MiB "
-        "| step 1 s, ms |"
+        "| consumers | pushes per second | without the gateway's check | one push, ms | scrape, kB | with gzip, kB "
+        "| scrape, ms | the alert's evaluation, ms | its query, ms | Pushgateway, MiB | Prometheus, MiB "
+        "| query with step 1 s, ms |"
     )
     yield f"|{'---|' * 12}"
     for of in measured:
@@ -88,44 +88,44 @@ def many_consumers(folder: Path, settings: Settings) -> Iterator[str]:
     at = next(of for of in measured if of.consumers == REQUIRED_AT)
     yield (
         f"\nRequired: {REQUIRED * 1e3:.0f} ms at most with {REQUIRED_AT:,} consumers. The query takes "
-        f"{verdict(at.query)}, the evaluation {verdict(at.rule)}. What the evaluation takes beyond the query is "
-        f"for its {(at.consumers + 1) // 2:,} alerts: Prometheus writes the annotations of each one anew.\n"
+        f"{verdict(at.query)}, the evaluation {verdict(at.rule)}. The rest of the evaluation's time goes into its "
+        f"{(at.consumers + 1) // 2:,} alerts: Prometheus expands the annotations of each one every time.\n"
     )
     yield (
-        f"Pushes come from {THREADS} threads of one process, to groups that exist already. At each push the gateway "
-        f"checks all that it holds, one push after another; `{UNCHECKED}` turns that off. Prometheus asks for gzip.\n"
+        f"{THREADS} threads of one process push, to groups that exist already. At each push the gateway checks all "
+        f"that it holds, one push at a time; `{UNCHECKED}` turns that off. Prometheus asks for gzip.\n"
     )
-    yield f"![Pushes a second, size and duration of a scrape, and duration of an evaluation]({PICTURE.name})\n"
+    yield f"![Pushes per second, size and duration of a scrape, and duration of an evaluation]({PICTURE.name})\n"
 
 
 def verdict(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms ({'kept' if seconds <= REQUIRED else 'not kept'})"
+    return f"{seconds * 1e3:.0f} ms ({'met' if seconds <= REQUIRED else 'not met'})"
 
 
 def measure_consumers(folder: Path, consumers: int) -> Figures:
-    """Start a stack with so many consumers, see that it gives their lags, and measure it.
+    """Start a stack with this many consumers, check that it shows their lags, and measure it.
 
     Args:
-        folder: where its data goes.
+        folder: the folder for its data.
         consumers: how many.
 
     Raises:
-        LagDetectorError: what Prometheus says of the lags is not what it should be.
+        LagDetectorError: Prometheus shows wrong lags or alerts.
     """
     versions = {f"consumer_{n}": WRITTEN - BEHIND * (n % 2) for n in range(1, consumers + 1)}
-    # 10,000 pushes would take over half an hour with the check. The gateway that follows finds them in its folder.
+    # With the check, 10,000 pushes would take over half an hour. The next gateway finds them in the same folder.
     with pushgateway(folder, free_port(), UNCHECKED) as address:
-        print(f"Many consumers: starting {consumers:,} …", file=sys.stderr)
+        progress(f"Many consumers: starting {consumers:,} …")
         gateway = Pushgateway(address)
-        push(gateway, WRITER_VERSION, WRITTEN, time.time())
+        gateway.push(WRITER_VERSION, WRITTEN, time.time(), retry=False)
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda name: push(gateway, READER_VERSION, versions[name], time.time(), name), versions))
+            list(pool.map(lambda name: push_once(gateway, name, versions[name]), versions))
         pushes_unchecked = median(pushes_in_a_while(gateway, versions) for _ in turns("Pushing without the check"))
     with local_stack(folder, TIMES) as stack:
         gateway = Pushgateway(stack.pushgateway)
         pushes = median(pushes_in_a_while(gateway, versions) for _ in turns("Pushing"))
         one_push = median(seconds_of_a_push(gateway, versions) for _ in range(2 * RUNS))
-        # The query looks at a minute, and takes less time while there is less in it.
+        # The query covers a minute, and is faster while there is less data in it.
         wait_for("a minute of scrapes", lambda: stack.query(f"{WRITER_VERSION} offset 1m") or None, 120)
         check(stack, versions)
         (scrape,) = stack.query('quantile_over_time(0.5, scrape_duration_seconds{job="pushgateway"}[30s])')
@@ -145,8 +145,13 @@ def measure_consumers(folder: Path, consumers: int) -> Figures:
         )
 
 
+def push_once(gateway: Pushgateway, name: str, version: int) -> None:
+    """Push the version of a consumer, without a retry."""
+    gateway.push(READER_VERSION, version, time.time(), name, retry=False)
+
+
 def pushes_in_a_while(gateway: Pushgateway, versions: dict[str, int]) -> float:
-    """Let the consumers push again, several at once; gives how many did in a second."""
+    """Let the consumers push again, several at once, and return the pushes per second."""
     begin = time.monotonic()
 
     def work(thread: int) -> int:
@@ -154,7 +159,7 @@ def pushes_in_a_while(gateway: Pushgateway, versions: dict[str, int]) -> float:
         done = 0
         while time.monotonic() < begin + A_WHILE:
             name = names[done % len(names)]
-            push(gateway, READER_VERSION, versions[name], time.time(), name)
+            push_once(gateway, name, versions[name])
             done += 1
         return done
 
@@ -164,22 +169,22 @@ def pushes_in_a_while(gateway: Pushgateway, versions: dict[str, int]) -> float:
 
 
 def seconds_of_a_push(gateway: Pushgateway, versions: dict[str, int]) -> float:
-    """Let one consumer push while no other one does."""
+    """Return how long one consumer's push takes while no other one pushes."""
     name = next(iter(versions))
     begin = time.monotonic()
-    push(gateway, READER_VERSION, versions[name], time.time(), name)
+    push_once(gateway, name, versions[name])
     return time.monotonic() - begin
 
 
 def check(stack: Stack, versions: dict[str, int]) -> None:
-    """Refuse to measure answers that are wrong: another lag, an alert too many, a scrape that failed."""
-    lags = {of_consumer(READER_VERSION, name): WRITTEN - version for name, version in versions.items()}
+    """Do not measure wrong answers: reject a wrong lag, a wrong alert, a failed scrape."""
+    lags = {group_name(READER_VERSION, name): WRITTEN - version for name, version in versions.items()}
     late = {job: lag for job, lag in lags.items() if lag}
     for query, expected in ((LAG, lags), (LATE, late)):
         result = ask(stack, "query", query=query)["result"]
         seen = {each["metric"]["job"]: float(each["value"][1]) for each in result}
         if seen != expected or len(result) != len(expected):
-            raise LagDetectorError(f"{query} gave {len(result)} lags, not the {len(expected)} expected ones")
+            raise LagDetectorError(f"{query} returned {len(result)} lags, not the {len(expected)} expected ones")
     firing = [alert["labels"]["job"] for alert in alert_rule(stack)["alerts"] if alert["state"] == "firing"]
     if sorted(firing) != sorted(late):
         raise LagDetectorError(f"{len(firing)} alerts fire, not the {len(late)} expected ones")
@@ -188,33 +193,33 @@ def check(stack: Stack, versions: dict[str, int]) -> None:
 
 
 def scrape_bytes(stack: Stack, encoding: str) -> int:
-    """Scrape the gateway as Prometheus does, which asks for gzip."""
+    """Return the size of a scrape with this encoding. Prometheus asks for gzip."""
     request = Request(f"{stack.pushgateway}/metrics", headers={"Accept-Encoding": encoding})
-    with urlopen(request, timeout=30) as answer:
-        return len(answer.read())
+    with urlopen(request, timeout=30) as response:
+        return len(response.read())
 
 
 def seconds_of_an_evaluation(stack: Stack) -> float:
-    """Wait until the rule has been evaluated again; gives how long that took by Prometheus' own account."""
-    # Asked all the time, Prometheus would be busy listing thousands of alerts.
+    """Wait for the next evaluation of the rule, and return how long it took according to Prometheus."""
+    # Do not poll: Prometheus would be busy listing thousands of alerts.
     over = time.monotonic() + EVALUATION
     wait_for("the next evaluation", lambda: time.monotonic() > over or None, 2 * EVALUATION)
     return float(alert_rule(stack)["evaluationTime"])
 
 
 def seconds_of_a_query(stack: Stack, query: str) -> float:
-    """Ask an instant query; gives how long it took by Prometheus' own account."""
+    """Return how long an instant query took according to Prometheus."""
     return float(ask(stack, "query", query=query, stats="all")["stats"]["timings"]["execTotalTime"])
 
 
 def memory_of(address: str) -> float:
-    """Give the resident memory, in MiB, of the program that we started to listen at this address."""
-    listens = f"--web.listen-address={address.removeprefix('http://')}"
-    return resident(next(child.pid for child in psutil.Process().children() if listens in child.cmdline()))
+    """Return the resident memory, in MiB, of our child process that listens at this address."""
+    option = f"--web.listen-address={address.removeprefix('http://')}"
+    return resident(next(child.pid for child in psutil.Process().children() if option in child.cmdline()))
 
 
 def draw(measured: list[Figures], picture: Path) -> None:
-    """Draw the figures over the number of consumers, both on a logarithmic scale."""
+    """Plot the figures against the number of consumers, both on a logarithmic scale."""
     figure, axes = plt.subplots(2, 2, sharex=True, figsize=(12, 6), dpi=100, layout="constrained")
     consumers = [of.consumers for of in measured]
 
@@ -228,20 +233,20 @@ def draw(measured: list[Figures], picture: Path) -> None:
     rate, size, scrape, evaluation = axes.flat
     lines(
         rate,
-        "pushes a second",
-        as_it_comes=[of.pushes for of in measured],
+        "pushes per second",
+        with_the_check=[of.pushes for of in measured],
         without_the_check=[of.pushes_unchecked for of in measured],
     )
     lines(
         size,
-        "a scrape, kB",
+        "scrape, kB",
         plain=[of.scrape_bytes / 1e3 for of in measured],
         gzip=[of.scrape_bytes_gzip / 1e3 for of in measured],
     )
-    lines(scrape, "a scrape, ms", scrape=[of.scrape * 1e3 for of in measured])
+    lines(scrape, "scrape, ms", scrape=[of.scrape * 1e3 for of in measured])
     lines(
         evaluation,
-        "the alert, ms",
+        "alert, ms",
         evaluation_of_the_rule=[of.rule * 1e3 for of in measured],
         its_query=[of.query * 1e3 for of in measured],
     )

@@ -1,12 +1,13 @@
-"""Measure how long it takes from a commit until Prometheus knows of it, and until the alert fires."""
+"""Measure the time from a commit until it shows in Prometheus, and until the alert fires."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+
+from tutorial.session import delta_session
+from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION
 
 import create_table
 import visits_creator_job
@@ -14,25 +15,22 @@ from benchmarks.history import use
 from benchmarks.prometheus import ask
 from benchmarks.turns import RUNS, Settings, turns
 from demo.stack import ALERT, COMPRESSED, LAG, Stack, local_stack, wait_for
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, Pushgateway, push
-from lag_detector.session import delta_session
-from lag_detector.versions import last_table_version
-from lag_detector.visits import TABLE
+from lag_detector import Pushgateway, last_commit, last_table_version
 
 from pyspark.sql import SparkSession
 
-ROUNDS = 4  # with each stack
+ROUNDS = 4  # for each stack
 
 
 def compressed(real: str) -> int:
-    """Give the seconds that a time of the tutorial becomes."""
+    """Return the compressed time, in seconds, for one of the tutorial's."""
     return int(COMPRESSED[real].split()[1].removesuffix("s"))
 
 
 SCRAPE = STEP = compressed("interval: 15s")  # the step of the query is the evaluation_interval
 EVALUATION = compressed("interval: 1m")  # of the alert's group
 PENDING = compressed("for: 2m")
-# Seconds after the push at most, and how many of them are the query's step: it does not see a scrape before that.
+# The seconds allowed after the push, and those that the query's step may add: it sees a scrape only at its next step.
 BOUNDS = {
     "in Prometheus": (SCRAPE, 0),
     "Pending": (SCRAPE + EVALUATION, STEP),
@@ -41,14 +39,14 @@ BOUNDS = {
 
 
 class Round(NamedTuple):
-    """When things happened after a commit, in seconds: the push, and what the bounds are of, in their order."""
+    """Seconds from a commit to the push, and to each event in BOUNDS, in their order."""
 
     pushed: float
     reached: tuple[float, ...]
 
 
 def detection_delay(folder: Path, settings: Settings) -> Iterator[str]:
-    """Commit, publish and wait for the alert, again and again."""
+    """Commit, push and wait for the alert, again and again."""
     rounds: list[Round] = []
     with delta_session("detection_delay", str(folder)) as spark:
         use(spark, folder)
@@ -56,31 +54,30 @@ def detection_delay(folder: Path, settings: Settings) -> Iterator[str]:
         for turn in turns("Detection delay, stacks"):
             here = folder / f"stack-{turn}"
             here.mkdir()
-            # How far a Prometheus' evaluations are from its scrapes is its own, for as long as it runs.
+            # The offset between scrapes and evaluations differs between Prometheus processes, and is fixed in each.
             with local_stack(here, COMPRESSED) as stack:
                 catch_up(spark, stack, both=True)
                 rounds += [one_round(spark, stack, (part + turn / RUNS) / ROUNDS) for part in range(ROUNDS)]
     yield "## Detection delay\n"
     yield (
-        f"From the end of three commits, which make the alert's lag, in compressed times: scraped every {SCRAPE} s, "
-        f"evaluated every {EVALUATION} s, pending for {PENDING} s. {len(rounds)} rounds, spread over an evaluation's "
-        f"interval, on {RUNS} stacks. The times are those of Prometheus' own samples.\n"
+        f"Seconds since the end of three commits, which raise the lag to 3, in compressed times: scraped every "
+        f"{SCRAPE} s, evaluated every {EVALUATION} s, pending for {PENDING} s. {len(rounds)} rounds, spread over the "
+        f"evaluation interval, on {RUNS} stacks. The times are those of Prometheus' own samples.\n"
     )
-    yield "| seconds after the commit | min | median | max | from the push | bound | kept | step | kept with it |"
+    yield "| seconds after the commits | min | median | max | max from the push | bound | met | step | met with it |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield f"| pushed | {spread([each.pushed for each in rounds])} | | | | | |"
     for number, (what, (bound, step)) in enumerate(BOUNDS.items()):
         after_push = [each.reached[number] - each.pushed for each in rounds]
-        kept, with_step = (sum(delay <= limit for delay in after_push) for limit in (bound, bound + step))
+        met, with_step = (sum(delay <= limit for delay in after_push) for limit in (bound, bound + step))
         yield (
             f"| {what} | {spread([each.reached[number] for each in rounds])} | {max(after_push):.2f} | {bound} "
-            f"| {kept} of {len(rounds)} | {step} | {with_step} of {len(rounds)} |"
+            f"| {met} of {len(rounds)} | {step} | {with_step} of {len(rounds)} |"
         )
     yield (
-        "\nThe bounds are from the push on, and so are the delays compared with them, of which the longest is given: "
-        "an interval of scrapes until the gauge is in Prometheus, one of evaluations until the alert is Pending, and "
-        "the time that it stays so. The query looks at the gauges in steps of the `evaluation_interval` only: that can "
-        "add one step.\n"
+        "\nThe bounds and the delays compared with them count from the push: one scrape interval until the gauge is "
+        "in Prometheus, one evaluation interval until the alert is Pending, and the time that it stays Pending. The "
+        "query looks at the gauges in steps of the `evaluation_interval`, which can add one step.\n"
     )
 
 
@@ -89,10 +86,10 @@ def spread(delays: list[float]) -> str:
 
 
 def catch_up(spark: SparkSession, stack: Stack, both: bool = False) -> None:
-    """Push the table's version as the consumer's, or as both; wait until the lag is 0 and the alert is over."""
+    """Push the table's version as the consumer's or as both, and wait until the lag is 0 and the alert is over."""
     version = last_table_version(spark, TABLE)
-    for gauge in (WRITER_VERSION, READER_VERSION) if both else (READER_VERSION,):
-        push(Pushgateway(stack.pushgateway), gauge, version, time.time())
+    for metric in (WRITER_VERSION, READER_VERSION) if both else (READER_VERSION,):
+        Pushgateway(stack.pushgateway).push(metric, version, time.time(), retry=False)
     wait_for("a lag of 0", lambda: stack.query(LAG) == [0] or None, 30)
     wait_for("the end of the alert", lambda: stack.alert_state() == "inactive" or None, 30)
 
@@ -101,17 +98,15 @@ def one_round(spark: SparkSession, stack: Stack, part: float) -> Round:
     """Let the consumer fall behind until the alert fires, then catch up.
 
     Args:
-        spark: a session that knows the table.
+        spark: a session with the table registered.
         stack: the stack, whose alert is inactive.
-        part: how much of an evaluation's interval to wait before: the last round ended with an evaluation.
+        part: the part of an evaluation interval to wait first, since the last round ended with an evaluation.
     """
     begin = time.monotonic() + part * EVALUATION
-    wait_for("the round's moment", lambda: time.monotonic() >= begin or None, EVALUATION + 1)
+    wait_for("the start of the round", lambda: time.monotonic() >= begin or None, EVALUATION + 1)
     visits_creator_job.append_visits(spark)
     committed = time.time()
-    with redirect_stdout(sys.stderr):  # standard output is for the results
-        visits_creator_job.publish_writer_version(spark, Pushgateway(stack.pushgateway))
-    version = last_table_version(spark, TABLE)
+    version = Pushgateway(stack.pushgateway).push_latest(WRITER_VERSION, lambda: last_commit(spark, TABLE))
 
     def reached(series: str, value: int) -> Callable[[], float | None]:
         return lambda: first_sample(stack, series, value, committed)
@@ -126,6 +121,6 @@ def one_round(spark: SparkSession, stack: Stack, part: float) -> Round:
 
 
 def first_sample(stack: Stack, series: str, value: int, since: float) -> float | None:
-    """Find the Unix time of the first sample since then that has this value; None while there is none."""
+    """Return the Unix time of the first sample after `since` with this value, or None while there is none."""
     result = ask(stack, "query", query=f"{series}[1m]")["result"]
     return next((at for of in result for at, sample in of["values"] if at > since and float(sample) == value), None)

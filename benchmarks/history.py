@@ -1,12 +1,13 @@
-"""Make tables with a history of thousands of commits within seconds."""
+"""Make tables with thousands of commits within seconds."""
 
 import json
 import os
 from pathlib import Path
 
+from tutorial.visits import register_table
+
 import create_table
 import visits_creator_job
-from lag_detector.visits import open_table
 
 from pyspark.sql import SparkSession
 
@@ -14,12 +15,12 @@ CHECKPOINT_INTERVAL = 10  # Delta's default
 
 
 def make_table(spark: SparkSession, warehouse: Path, versions: int) -> None:
-    """Make the visits table with this many versions, the last ones by Spark itself, which write a checkpoint too.
+    """Make the visits table with this many versions. Spark writes the last ones, and a checkpoint with them.
 
     Args:
-        spark: a session that speaks Delta.
-        warehouse: the folder where the table goes.
-        versions: a multiple of 10 and not of 30, so that the last commits by Spark meet it.
+        spark: a session with Delta Lake.
+        warehouse: the folder for the table.
+        versions: a multiple of 10, since Delta writes a checkpoint at every tenth version.
     """
     use(spark, warehouse)
     create_table.create_visits(spark)
@@ -33,7 +34,7 @@ def make_table(spark: SparkSession, warehouse: Path, versions: int) -> None:
 
 
 def copy_commits(log: Path, commit: int, last: int) -> None:
-    """Follow a commit by others like it, up to version `last`, each with a data file of its own."""
+    """Copy a commit to the versions after it, up to `last`, each with a data file of its own."""
     actions = [json.loads(line) for line in (log / f"{commit:020d}.json").read_text().splitlines()]
     data = next(action["add"]["path"] for action in actions if "add" in action)
     for version in range(commit + 1, last + 1):
@@ -49,14 +50,14 @@ def copy_commits(log: Path, commit: int, last: int) -> None:
 
 
 def use(spark: SparkSession, warehouse: Path) -> None:
-    """Let the session know the table in this warehouse, and no other, as a new script would."""
-    forget(spark)
+    """Register the table of this warehouse, if there is one, in the place of any other."""
+    clear_cache(spark)
     spark.sql("DROP TABLE IF EXISTS default.visits")
     os.environ["VISITS_WAREHOUSE"] = str(warehouse)
     if (warehouse / "visits").exists():
-        open_table(spark)
+        register_table(spark)
 
 
-def forget(spark: SparkSession) -> None:
-    """Let Delta forget what it has read of any table's log."""
+def clear_cache(spark: SparkSession) -> None:
+    """Clear Delta's cache of the tables' logs."""
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]

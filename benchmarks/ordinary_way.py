@@ -1,12 +1,12 @@
-"""The steps of the tutorial in the ordinary way, to compare with: python ordinary_way.py STEP.
+"""Do a step of the tutorial the ordinary way, for comparison.
 
-Hive's catalog in an embedded Derby, jars resolved at each start, Spark's default partitions, the last version
-as the maximum over the whole history. The catalog goes into the current folder.
+That is: Hive's catalog in an embedded Derby in the current folder, jars resolved at each start, Spark's default
+partitions, and the last version as the maximum over the whole history. It pushes to PUSHGATEWAY_URL.
 """
 
 import json
 import os
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -72,15 +72,18 @@ def show(visits: DataFrame, batch_id: int) -> None:
     visits.orderBy("visit_id").show(1_000_000, truncate=False)
 
 
-def push(gauge: str, version: int) -> None:
+def push(metric: str, version: int) -> None:
     registry = CollectorRegistry()
-    Gauge(gauge, gauge, registry=registry).set(version)
-    push_to_gateway(os.environ["PUSHGATEWAY_URL"], job=gauge, registry=registry)
+    Gauge(metric, metric, registry=registry).set(version)
+    push_to_gateway(os.environ["PUSHGATEWAY_URL"], job=metric, registry=registry)
 
 
 STEPS = {step.__name__: step for step in (create_table, visits_creator_job, visits_reader, visits_consumer)}
 
 if __name__ == "__main__":
-    spark = session(sys.argv[1])
-    STEPS[sys.argv[1]](spark)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=STEPS)
+    step = parser.parse_args().step
+    spark = session(step)
+    STEPS[step](spark)
     spark.stop()

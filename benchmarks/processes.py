@@ -1,4 +1,4 @@
-"""Run a program to its end; measure how long it takes and the most memory that it and its children hold at once."""
+"""Run a program to its end, and measure its time and its peak memory, children included."""
 
 import os
 import subprocess
@@ -31,10 +31,10 @@ class Run(NamedTuple):
 
 
 def measure(arguments: list[str], folder: Path, settings: dict[str, str]) -> Run:
-    """Run Python with these arguments; what it prints goes to `printed.log` in the folder.
+    """Run Python with these arguments in a folder. Its output goes to `printed.log` there.
 
     Raises:
-        CalledProcessError: it did not succeed.
+        CalledProcessError: it failed.
         TimeoutExpired: it did not end.
     """
     command = [sys.executable, *arguments]
@@ -58,7 +58,7 @@ def measure(arguments: list[str], folder: Path, settings: dict[str, str]) -> Run
 
 
 def resident(pid: int) -> float:
-    """Sum up the resident memory of a process and all that it has started, in MiB."""
+    """Return the resident memory of a process and its descendants, in MiB."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""Start and stop an empty session, set up as Delta's quick start says and no further."""
+"""Start and stop an empty session, configured as in Delta's quick start and no more."""
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession

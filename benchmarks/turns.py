@@ -1,8 +1,9 @@
-"""What all parts share: how often they measure, and what they are given."""
+"""What all parts share: the number of runs, and the environment variables of what they run."""
 
 import os
-import sys
 from collections.abc import Iterator
+
+from tutorial.script import progress
 
 RUNS = int(os.environ.get("RUNS", "5"))
 
@@ -10,7 +11,7 @@ Settings = dict[str, str]
 
 
 def turns(what: str) -> Iterator[int]:
-    """Count the runs, and say on standard error how far they are."""
+    """Count the runs, and print each one's number on standard error."""
     for turn in range(RUNS):
-        print(f"{what}: {turn + 1} of {RUNS} …", file=sys.stderr)
+        progress(f"{what}: {turn + 1} of {RUNS} …")
         yield turn

@@ -1,50 +1,58 @@
-"""Run a script of the tutorial without one of the measures in `lag_detector/startup.py`, to see what it gains.
-
-python -m benchmarks.without MEASURE SCRIPT
-"""
+"""Run a script of the tutorial without one of the measures for a fast start, to see what the measure gains."""
 
 import runpy
 import sys
 from pathlib import Path
+from unittest.mock import patch
+
+from tutorial import fast_start
+from tutorial.script import run
 
 from demo.stack import ROOT
-from lag_detector import session, startup
+from lag_detector.errors import LagDetectorError
 
 NOWHERE = Path("/nowhere")
 
 
+def replace(name: str, value: object) -> None:
+    """Replace a name in the module that uses it, which is not always the one that defines it."""
+    patch(f"tutorial.{name}", value).start()
+
+
 def kept_jars() -> None:
-    startup.JARS = NOWHERE
-    session._keep_jars = lambda spark: None
+    replace("jars.JARS", NOWHERE)
+    replace("appcds.JARS", NOWHERE)  # the archive does not fit other jars
+    replace("session.keep_jars", lambda spark: None)
 
 
-def class_archive() -> None:
-    startup.class_archive = lambda java: None
+def appcds_archive() -> None:
+    replace("fast_start.find_archive", lambda java: None)
 
 
 def one_compiler() -> None:
-    startup.ONE_COMPILER = "-XX:TieredStopAtLevel=4"  # Java's default
+    replace("fast_start.ONE_COMPILER", "-XX:TieredStopAtLevel=4")  # Java's default
 
 
 def java_in_utc() -> None:
-    startup.JAVA_OPTIONS = tuple(option for option in startup.JAVA_OPTIONS if option != "-Duser.timezone=UTC")
+    others = tuple(option for option in fast_start.JAVA_OPTIONS if option != "-Duser.timezone=UTC")
+    replace("fast_start.JAVA_OPTIONS", others)
 
 
-def no_code_generation() -> None:
-    startup.SHORT_RUN.clear()
+def interpreted_plans() -> None:
+    fast_start.SHORT_RUN.clear()
 
 
 def few_partitions() -> None:
     for setting in ("sql.leafNodeDefaultParallelism", "sql.shuffle.partitions", "databricks.delta.snapshotPartitions"):
-        del startup.SETTINGS[f"spark.{setting}"]
+        del fast_start.SETTINGS[f"spark.{setting}"]
 
 
 def warm_up() -> None:
-    startup.warm_up = lambda gateway: None
+    replace("session.warm_up", lambda gateway: None)
 
 
-def stop_at_once() -> None:
-    startup.stop_at_once = lambda: None
+def fast_stop() -> None:
+    replace("session.stop_fast", lambda: None)
 
 
 def nothing() -> None:
@@ -56,16 +64,25 @@ MEASURES = {
     for measure in (
         nothing,
         kept_jars,
-        class_archive,
+        appcds_archive,
         one_compiler,
-        no_code_generation,
+        interpreted_plans,
         few_partitions,
         java_in_utc,
         warm_up,
-        stop_at_once,
+        fast_stop,
     )
 }
 
+
+def main(measure: str, script: str) -> None:
+    """Remove the measure, then run the script."""
+    if measure not in MEASURES:
+        raise LagDetectorError(f"there is no measure {measure}; use one of these: {', '.join(MEASURES)}")
+    MEASURES[measure]()
+    del sys.argv[1:]  # the script takes no arguments
+    runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+
+
 if __name__ == "__main__":
-    MEASURES[sys.argv[1]]()
-    runpy.run_path(str(ROOT / f"{sys.argv[2]}.py"), run_name="__main__")
+    run(main, measure=f"what to leave out: {', '.join(MEASURES)}", script="such as visits_creator_job")

@@ -1,6 +1,6 @@
-"""Tell the tutorial's story in the terminal: the four scripts, the gauges, the lag and the alert.
+"""Play the tutorial in the terminal: the four scripts, the gauges, the lag and the alert.
 
-Usage: make demo, or make demo TIMING=real for the tutorial's own times (about 6 minutes).
+Usage: make demo, or make demo TIMING=real for the tutorial's own times (under 7 minutes).
 """
 
 import os
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from tutorial.script import run
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
 from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, last_line, local_stack, wait_for
-from lag_detector.cli import run
 from lag_detector.errors import LagDetectorError
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION
 
 QUERIES = (WRITER_VERSION, READER_VERSION, LAG)
 STATES = {"inactive": "Normal", "pending": "Pending", "firing": "Firing"}
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 class Story:
-    """One round of the tutorial, and what Prometheus said after each of its steps."""
+    """One run of the tutorial, and what Prometheus said after each step."""
 
     def __init__(self, stack: Stack, warehouse: Path) -> None:
         self.stack = stack
@@ -35,20 +36,20 @@ class Story:
         self.begin = time.monotonic()
         self.seen: list[str] = []
 
-    def script(self, name: str, notice: Callable[[str], str]) -> None:
-        """Run one of the four scripts and tell what to notice in what it printed."""
+    def script(self, name: str, summary: Callable[[str], str]) -> None:
+        """Run one of the four scripts, and print a summary of its output."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
 
-            def told(code: int) -> str:
+            def result(code: int) -> str:
                 out.seek(0)
                 err.seek(0)
                 if code:
                     raise LagDetectorError(f"{name} failed: {last_line(err.read()).rstrip('.')}")
-                return notice(out.read())
+                return summary(out.read())
 
             try:
-                live(f"python {name}", process.poll, SCRIPT_LIMIT, told)
+                timed(f"python {name}", process.poll, SCRIPT_LIMIT, result)
             finally:
                 process.kill()
                 process.wait()
@@ -60,24 +61,24 @@ class Story:
         def shown() -> bool | None:
             return [self.stack.query(query) for query in QUERIES] == expected or None
 
-        live("Prometheus scrapes", shown, 60, lambda _: f"lag {writer - reader:.0f}" if reader else "no consumer yet")
+        timed("Prometheus scrapes", shown, 60, lambda _: f"lag {writer - reader:.0f}" if reader else "no consumer yet")
         self.note(what)
 
     def alert(self, state: str) -> None:
         """Wait until the alert is in this state."""
-        live("the alert", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT, lambda _: STATES[state])
+        timed("the alert", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT, lambda _: STATES[state])
         self.note(f"alert {STATES[state]}")
 
     def note(self, what: str) -> None:
-        """Keep what Prometheus says now, for the end."""
+        """Note what Prometheus says now. It is printed at the end."""
         cells = [f"{time.monotonic() - self.begin:5.0f} s", f"{what:<24}"]
         for query in QUERIES:
             cells.append(f"{''.join(f'{value:.0f}' for value in self.stack.query(query)) or '-':>6}")
         self.seen.append("  ".join([*cells, STATES[self.stack.alert_state()]]))
 
 
-def live(what: str, probe: Callable[[], T | None], limit: float, notice: Callable[[T], str]) -> None:
-    """Wait for something, the seconds counting on a terminal; leaves one line: how long it took, what it gave."""
+def timed(what: str, probe: Callable[[], T | None], limit: float, result: Callable[[T], str]) -> None:
+    """Wait for something, and print how long it took and its result. A terminal shows the seconds pass."""
     begin = time.monotonic()
     rewrite = "\r" if sys.stdout.isatty() else ""
 
@@ -90,11 +91,11 @@ def live(what: str, probe: Callable[[], T | None], limit: float, notice: Callabl
         return probe()
 
     found = wait_for(what, look, limit)
-    print(line() + notice(found), flush=True)
+    print(line() + result(found), flush=True)
 
 
-def tell(story: Story) -> None:
-    """Go through the steps of the README; a step that shows something else ends the story."""
+def play(story: Story) -> None:
+    """Follow the steps of the README. A step with another result than the README's ends the story."""
     story.script("create_table.py", lambda printed: "default.visits, empty, at version 0")
     story.script("visits_creator_job.py", last_line)
     story.script("visits_reader.py", lambda printed: f"{printed.count('|visit ')} rows")
@@ -112,26 +113,26 @@ def tell(story: Story) -> None:
 
 
 def main() -> None:
-    """Start the stack, tell the story, print what was seen, stop the stack."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however we are ended, stop what we started
+    """Start the stack, play the story, print what Prometheus said, stop the stack."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however this process ends, it stops what it started
     real = os.environ.get("TIMING") == "real"
     begin = time.monotonic()
-    stack_of = compose_stack if docker_works() else local_stack
+    start_stack = compose_stack if docker_works() else local_stack
     with (
         tempfile.TemporaryDirectory() as folder,
-        stack_of(Path(folder), REAL if real else COMPRESSED) as stack,
+        start_stack(Path(folder), REAL if real else COMPRESSED) as stack,
     ):
-        kind = "compose stack" if stack_of is compose_stack else "local programs"
+        kind = "compose stack" if start_stack is compose_stack else "local programs"
         print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway} ({kind})")
         if not real:
             times = ", ".join(f"{long} becomes {short.split()[1]}" for long, short in COMPRESSED.items())
-            print(f"Times are compressed: {times}. The tutorial's own: make demo TIMING=real")
+            print(f"Times are compressed: {times}. For the tutorial's own times: make demo TIMING=real")
         story = Story(stack, Path(folder, "warehouse"))
-        tell(story)
+        play(story)
         print("\nWhat Prometheus said:\n   time  after                     writer  reader     lag  alert")
         print("\n".join(story.seen))
-    print(f"\nDone in {time.monotonic() - begin:.0f} s; the stack is stopped, nothing is left running.")
+    print(f"\nDone in {time.monotonic() - begin:.0f} s. The stack is stopped, and nothing is left running.")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

@@ -1,11 +1,10 @@
-"""Start a Pushgateway and a Prometheus on free ports of this machine, and stop them again."""
+"""Run a Pushgateway and a Prometheus on free ports of this machine."""
 
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
+
+from tutorial.script import progress
 
 from demo.programs import program, web_pages
 from lag_detector.errors import LagDetectorError
@@ -25,7 +26,7 @@ LAG = (
 )
 ALERT = "Visits consumer lag"
 
-# What is replaced in the files under prometheus/ so that a round takes seconds.
+# What to replace in the files under prometheus/, so that the alert takes seconds instead of minutes.
 REAL: dict[str, str] = {}
 COMPRESSED = {"interval: 15s": "interval: 1s", "interval: 1m": "interval: 4s", "for: 2m": "for: 8s"}
 
@@ -37,16 +38,16 @@ class Stack(NamedTuple):
 
     prometheus: str
     pushgateway: str
-    grafana: str = ""  # only Docker brings one
+    grafana: str = ""  # only with Docker
 
     def query(self, promql: str, at: float | None = None) -> list[float]:
-        """Ask Prometheus for the values of a query, now or at a Unix time: one for each series, which may be none."""
+        """Return the value of each series that a query finds, now or at a Unix time."""
         when = {} if at is None else {"time": at}
         result = self._get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
         return [float(series["value"][1]) for series in result]
 
     def alert_state(self) -> str:
-        """Ask Prometheus for the state of the alert: inactive, pending or firing."""
+        """Return the state of the alert: inactive, pending or firing."""
         groups = self._get("/api/v1/rules?type=alert")["groups"]
         states = [rule["state"] for group in groups for rule in group["rules"] if rule["name"] == ALERT]
         return str(states[0])
@@ -58,32 +59,36 @@ class Stack(NamedTuple):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
-    """Call `probe` until it returns something, at most `limit` seconds; then say what was waited for."""
+    """Call `probe` until it returns something other than None, and return that.
+
+    Raises:
+        LagDetectorError: `limit` seconds have passed.
+    """
     end = time.monotonic() + limit
     while (found := probe()) is None:
         if time.monotonic() > end:
-            raise LagDetectorError(f"waited {limit:.0f} s for {what} in vain; run it again")
+            raise LagDetectorError(f"gave up after waiting {limit:.0f} s for {what}; run it again")
         time.sleep(0.2)
     return found
 
 
 def last_line(printed: str) -> str:
-    """Give the last line of what a program printed: the fact to notice, or the reason why it ended."""
+    """Return the last line that a program printed: its result, or why it failed."""
     return printed.strip().splitlines()[-1] if printed.strip() else ""
 
 
 def free_port() -> int:
-    """Find a port on loopback that nobody listens on."""
+    """Return a port on loopback that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> Path:
-    """Copy the Prometheus configuration and its rules, with other times and another Pushgateway.
+    """Copy the configuration of Prometheus, with other times and another Pushgateway.
 
     Args:
-        folder: where the copy goes.
+        folder: the folder for the copy.
         pushgateway: host and port to scrape.
         timing: REAL or COMPRESSED.
     """
@@ -99,19 +104,19 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 
 @contextmanager
 def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the `with` block, which starts when `ready` answers."""
+    """Run a program until the end of the `with` block. The block starts once the URL `ready` answers."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def answers() -> bool | None:
         if process.poll() is not None:
             last = last_line(log.read_text(errors="replace"))
-            raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); mend that and run it again")
+            raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); fix that and run it again")
         try:
             with urlopen(ready, timeout=5):
                 return True
-        except HTTPError as refusal:
-            return True if refusal.code == 401 else None
+        except HTTPError as error:
+            return True if error.code == 401 else None
         except OSError:
             return None
 
@@ -129,7 +134,7 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
 
 @contextmanager
 def pushgateway(folder: Path, port: int, *options: str, scheme: str = "http") -> Iterator[str]:
-    """Run a Pushgateway that keeps its gauges in `folder`; gives its address."""
+    """Run a Pushgateway that keeps its gauges in `folder`, and yield its address."""
     address = f"{scheme}://127.0.0.1:{port}"
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", *options]
     command += [f"--persistence.file={folder / 'gauges'}"]
@@ -139,7 +144,7 @@ def pushgateway(folder: Path, port: int, *options: str, scheme: str = "http") ->
 
 @contextmanager
 def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
-    """Run both programs as processes of this machine."""
+    """Run both as processes of this machine."""
     port, gateway_port = free_port(), free_port()
     files = prometheus_files(folder, f"127.0.0.1:{gateway_port}", timing)
     command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
@@ -159,27 +164,27 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
 def compose_stack(
     folder: Path, timing: dict[str, str], compose_files: Sequence[str] = ("docker-compose.yml",)
 ) -> Iterator[Stack]:
-    """Run the compose stack, under a project name of its own beside the one a reader may have running."""
+    """Run the compose stack, under a project name of its own because you may have one running."""
     ports = {name: str(free_port()) for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT", "GRAFANA_PORT")}
     files = prometheus_files(folder, "pushgateway:9091", timing)
     for path in (folder, files, *files.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # Prometheus runs as another user in its container
+        path.chmod(0o755 if path.is_dir() else 0o644)  # in its container Prometheus runs as another user
     environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
     compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
     compose += [f"--file={ROOT / file}" for file in compose_files]
     try:
-        print("Starting the compose stack; the first time it fetches the images …", file=sys.stderr)
+        progress("Starting the compose stack, which fetches the images the first time …")
         start = [*compose, "up", "-d", "--wait"]
         up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
         if up.returncode:
-            raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); mend that and run it again")
+            raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); fix that and run it again")
         yield Stack(*(f"http://127.0.0.1:{port}" for port in ports.values()))
     finally:
         subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)
 
 
 def docker_works() -> bool:
-    """Tell whether there is a Docker engine with the compose plugin."""
+    """Return whether there is a Docker engine with the compose plugin."""
     if not shutil.which("docker"):
         return False
     commands = (["docker", "compose", "version"], ["docker", "info"])

@@ -1,4 +1,4 @@
-"""What the files for Grafana say, and what its alert rule would do: Grafana itself does not run here."""
+"""Grafana's files, and what its alert rule would do. Grafana itself does not run here."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ DASHBOARD: Json = json.loads((GRAFANA / "dashboards/visits-lag.json").read_text(
 
 
 def lost_keys(written: Any, kept: Any, place: str = "$") -> Iterator[str]:
-    """Name the places where something that was written is not kept."""
+    """Yield the places in `written` that `kept` does not have, or has with another value."""
     if isinstance(written, dict) and isinstance(kept, dict):
         for key, value in written.items():
             if key in kept:
@@ -41,7 +41,7 @@ def lost_keys(written: Any, kept: Any, place: str = "$") -> Iterator[str]:
 
 
 def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str]:
-    """Name the places that refer to something that does not exist."""
+    """Yield the places that refer to something that does not exist, and what they refer to."""
     sources = {source["uid"] for source in datasources["datasources"]} | {"__expr__", "-- Grafana --"}
     panels = {panel["id"] for panel in dashboard["panels"]}
     for place, value in (*_leaves(alerting, "alerting"), *_leaves(dashboard, "dashboard")):
@@ -73,7 +73,7 @@ def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def queries() -> dict[str, str]:
-    """Give every query of the dashboard by its place: the panel's title and its target, or the annotation's name."""
+    """Return the dashboard's queries by their place: the panel's title and its target, or the annotation's name."""
     found = {
         annotation["name"]: annotation["expr"]
         for annotation in DASHBOARD["annotations"]["list"]
@@ -85,7 +85,7 @@ def queries() -> dict[str, str]:
 
 
 class Rule(NamedTuple):
-    """An alert rule from its provisioning file, evaluated as Grafana's documentation describes it."""
+    """The alert rule from its provisioning file, evaluated as Grafana's documentation describes it."""
 
     query: str
     threshold: float
@@ -95,7 +95,7 @@ class Rule(NamedTuple):
 
     @classmethod
     def from_file(cls, timing: dict[str, str]) -> "Rule":
-        """Read the rule, with the times of `timing` in the place of its own."""
+        """Read the rule, with its times replaced as in `timing`."""
         (group,) = ALERTING["groups"]
         (rule,) = group["rules"]
         query, condition = rule["data"]
@@ -110,17 +110,17 @@ class Rule(NamedTuple):
         return cls(query["model"]["expr"], threshold, rule["noDataState"], interval, pending_period)
 
     def states(self, stack: Stack, begin: float, end: float) -> list[str]:
-        """Evaluate the rule at its interval on what Prometheus knew then; gives the states, each once as it came.
+        """Evaluate the rule at its interval on what Prometheus had then, and return the states without repetitions.
 
         Args:
-            stack: where Prometheus is.
+            stack: the stack of the Prometheus.
             begin: Unix time of the first evaluation.
             end: Unix time after which there is none.
         """
         states, breached_since, at = ["Normal"], None, begin
         while at <= end:
             values = stack.query(self.query, at)
-            # A classic condition holds when the last value of any series does.
+            # A classic condition is true if it is for the last value of any series.
             breached = any(value > self.threshold for value in values) if values else self.no_data == "Alerting"
             breached_since = (breached_since or at) if breached else None
             if breached_since is None:

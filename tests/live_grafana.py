@@ -1,8 +1,8 @@
-"""Ask a real Grafana: make test-docker. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
+"""Query a real Grafana: make test-docker. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
 
-Starts the compose stack on free ports with the ready-made alert, runs the scripts, and asks Grafana's HTTP API. Written
-from its documentation (health, data source proxy, dashboard by uid, Prometheus-compatible rules). Who runs it may take
-pictures of Grafana on the way, and remove the words above.
+Starts the compose stack on free ports with the ready-made alert, runs the scripts, and queries Grafana's HTTP API.
+Written from its documentation (health, data source proxy, dashboard by uid, Prometheus-compatible rules). Once you have
+run it, remove the note above.
 """
 
 import base64
@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from demo.stack import ALERT, REAL, Stack, compose_stack, docker_works, wait_for
-from tests.conftest import Reader
 from tests.grafana import ALERTING, DASHBOARD, DATASOURCES, queries
+from tests.workspace import Workspace
 
 import pytest
 
@@ -24,6 +24,7 @@ MINUTES = 60.0
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The compose stack, with the tutorial's own times."""
     if not docker_works():
         pytest.exit("There is no Docker with its compose plugin; install it and run make test-docker again.", 1)
     files = ("docker-compose.yml", "docker-compose.alert.yml")
@@ -32,8 +33,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def ask(stack: Stack, path: str) -> Any:
-    with urlopen(Request(stack.grafana + path, headers={"Authorization": f"Basic {LOGIN}"}), timeout=10) as answer:
-        return json.load(answer)
+    with urlopen(Request(stack.grafana + path, headers={"Authorization": f"Basic {LOGIN}"}), timeout=10) as response:
+        return json.load(response)
 
 
 def rule(stack: Stack) -> dict[str, Any]:
@@ -42,11 +43,11 @@ def rule(stack: Stack) -> dict[str, Any]:
     return dict(found)
 
 
-def rule_is(stack: Stack, state: str, limit: float) -> None:
+def wait_for_rule(stack: Stack, state: str, limit: float) -> None:
     wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state or None, limit)
 
 
-def test_grafana_is_healthy_and_has_read_its_files(stack: Stack) -> None:
+def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack) -> None:
     assert ask(stack, "/api/health")["database"] == "ok"
     found = ask(stack, f"/api/dashboards/uid/{DASHBOARD['uid']}")
     assert [panel["title"] for panel in found["dashboard"]["panels"]] == [p["title"] for p in DASHBOARD["panels"]]
@@ -57,19 +58,19 @@ def test_grafana_is_healthy_and_has_read_its_files(stack: Stack) -> None:
     assert (provisioned["uid"], provisioned["for"]) == (group["rules"][0]["uid"], group["rules"][0]["for"])
 
 
-def test_a_whole_round(stack: Stack, reader: Reader) -> None:
+def test_alert_in_a_whole_round_fires_and_ends(stack: Stack, workspace: Workspace) -> None:
     for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
-        reader.succeed(script)
-    rule_is(stack, "inactive", 3 * MINUTES)
-    reader.succeed("visits_creator_job.py")
-    rule_is(stack, "pending", 2 * MINUTES)
-    rule_is(stack, "firing", 4 * MINUTES)
-    the_data_source_answers_every_query_of_the_dashboard(stack)
-    reader.succeed("visits_consumer.py")
-    rule_is(stack, "inactive", 3 * MINUTES)
+        workspace.succeed(script)
+    wait_for_rule(stack, "inactive", 3 * MINUTES)
+    workspace.succeed("visits_creator_job.py")
+    wait_for_rule(stack, "pending", 2 * MINUTES)
+    wait_for_rule(stack, "firing", 4 * MINUTES)
+    check_every_query_of_the_dashboard(stack)
+    workspace.succeed("visits_consumer.py")
+    wait_for_rule(stack, "inactive", 3 * MINUTES)
 
 
-def the_data_source_answers_every_query_of_the_dashboard(stack: Stack) -> None:
+def check_every_query_of_the_dashboard(stack: Stack) -> None:
     (source,) = DATASOURCES["datasources"]
     for place, query in queries().items():
         path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"

@@ -1,9 +1,9 @@
-"""Run the README's `bash` blocks as they stand there and read what they print.
+"""Run the README's `bash` blocks and write their output into it.
 
-`make readme` writes what they printed into the README; tests/test_readme.py compares. Two rules: the stack is the local
-one, so lines with `docker compose` do nothing and its address reads as Docker's; a block with `--follow` runs on in a
-terminal of its own, until what it is to print is shown, and then gets Ctrl-C. Blocks that are not for the local stack,
-or would run all of this again, are marked `shell`.
+`make readme` does that; tests/test_readme.py compares. The stack is the local one, so lines with `docker compose` do
+nothing, and its address is replaced by Docker's. The long-running consumer runs in a terminal of its own until it has
+printed what the README shows, and then gets Ctrl-C. Blocks that need Docker or a cluster, or would run all of this
+again, are marked `shell`.
 """
 
 import os
@@ -11,28 +11,29 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tutorial.jars import JARS
+from tutorial.script import run
+
 from demo.stack import ROOT, free_port, pushgateway, wait_for
-from lag_detector.cli import run
 from lag_detector.errors import LagDetectorError
-from lag_detector.startup import JARS
 
 README = ROOT / "README.md"
 DOCKERS_PUSHGATEWAY = "http://localhost:9091"
-# A block to run, or a sentence that starts with "You should see" and the block that it shows.
+RUNS_UNTIL_CTRL_C = "examples/long_running_consumer.py"
+# A block to run, or a sentence that starts with "You should see" and the block with the output.
 BLOCK = re.compile(
-    r"^```bash\n(?P<run>.*?)^```|^(?P<told>You should see[^\n]*:)\n\n```\n(?P<shown>.*?)^```", re.S | re.M
+    r"^```bash\n(?P<run>.*?)^```|^(?P<sentence>You should see[^\n]*:)\n\n```\n(?P<shown>.*?)^```", re.S | re.M
 )
 LIMIT = 300.0
 
 
 class Shown(NamedTuple):
-    """What the README shows, where in its text, and what was printed in its place."""
+    """An output in the README, where it is in the text, and what was printed instead."""
 
     place: slice
     shown: str
@@ -40,21 +41,23 @@ class Shown(NamedTuple):
 
 
 class Terminal:
-    """A shell that runs a block in the copy of the repository."""
+    """A shell that runs a block in a copy of the repository."""
 
     def __init__(self, block: str, copy: Path, address: str, log: Path) -> None:
         self.block = block
         self.address = address
         self.out, self.err = log.with_suffix(".out"), log.with_suffix(".err")
         commands = re.sub(r"^docker compose .*$", ":", block, flags=re.M)
-        # As after `source .venv/bin/activate`, which each terminal would need; and not as within `make test`.
+        # As after `source .venv/bin/activate`, which each terminal would need, and outside `make test`.
         path = f"{copy / '.venv' / 'bin'}:{os.environ['PATH']}"
-        ours = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        }
         with self.out.open("w") as out, self.err.open("w") as err:
             self.shell = subprocess.Popen(
                 ["bash", "-e", "-c", commands],
                 cwd=copy,
-                env={**ours, "PATH": path, "PUSHGATEWAY_URL": address},
+                env={**environment, "PATH": path, "PUSHGATEWAY_URL": address},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -63,24 +66,24 @@ class Terminal:
     def printed(self) -> str:
         return self.out.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
 
-    def told(self) -> str:
+    def errors(self) -> str:
         return self.err.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
 
     def end(self) -> str:
-        """Wait until all is done; gives what was printed."""
+        """Wait until the block has ended, and return what it printed."""
         try:
             code = self.shell.wait(LIMIT)
         finally:
             self.kill()
         if code:
-            raise LagDetectorError(f"the README's block {self.block!r} ended with {code}: {self.told()}")
+            raise LagDetectorError(f"the README's block {self.block!r} ended with {code}: {self.errors()}")
         return self.printed()
 
     def stop(self, shown: str) -> str:
-        """Press Ctrl-C once the last line of this is told; gives what was printed."""
+        """Press Ctrl-C once the last line of `shown` is on standard error, and return what the block printed."""
         last = shown.splitlines()[-1]
         try:
-            wait_for(last, lambda: last in self.told() or None, 60)
+            wait_for(last, lambda: last in self.errors() or None, 60)
             os.killpg(self.shell.pid, signal.SIGINT)
         except LagDetectorError:
             self.kill()
@@ -93,10 +96,10 @@ class Terminal:
 
 
 def run_blocks(folder: Path) -> Iterator[Shown]:
-    """Run all blocks in a copy of the repository; gives what the README shows beside what was printed.
+    """Run all blocks in a copy of the repository, and yield each output in the README with what was printed.
 
     Args:
-        folder: where the copy and the Pushgateway's file go.
+        folder: the folder for the copy and for the Pushgateway's file.
     """
     copy = folder / "lag-detector"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".venv", "warehouse", "__pycache__"))
@@ -110,13 +113,13 @@ def run_blocks(folder: Path) -> Iterator[Shown]:
                 if found["run"]:
                     log = folder / f"terminal-{found.start()}"
                     terminals.append(Terminal(found["run"], copy, address, log))
-                    if "--follow" not in found["run"]:
+                    if RUNS_UNTIL_CTRL_C not in found["run"]:
                         terminals[-1].end()
                     continue
-                # The last block is shown first, then the one that is still running.
+                # The README shows the output of the last block first, then that of the one still running.
                 terminal = terminals.pop()
                 printed = terminal.stop(found["shown"]) if terminal.shell.poll() is None else terminal.printed()
-                if "last:" in found["told"]:
+                if "last:" in found["sentence"]:
                     lines = len(found["shown"].splitlines())
                     printed = "\n".join(printed.splitlines()[-lines:]) + "\n"
                 yield Shown(slice(*found.span("shown")), found["shown"], printed.rstrip("\n") + "\n")
@@ -126,7 +129,7 @@ def run_blocks(folder: Path) -> Iterator[Shown]:
 
 
 def main() -> None:
-    """Write what was printed into the README."""
+    """Write what the blocks print into the README."""
     with tempfile.TemporaryDirectory() as folder:
         blocks = list(run_blocks(Path(folder)))
     text = README.read_text()
@@ -134,8 +137,8 @@ def main() -> None:
         text = text[: block.place.start] + block.printed + text[block.place.stop :]
     changed = sum(block.shown != block.printed for block in blocks)
     README.write_text(text)
-    print(f"{changed} of {len(blocks)} blocks of the README were changed.")
+    print(f"{changed} of {len(blocks)} outputs in the README were changed.")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    run(main)

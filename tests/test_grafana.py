@@ -1,4 +1,4 @@
-"""The files for Grafana agree with Grafana's own types, with each other, with Prometheus' rules and with the README."""
+"""Grafana's files fit Grafana's own types, each other, Prometheus' rules and the README."""
 
 import copy
 import json
@@ -27,16 +27,16 @@ def round_trip(model: Any, written: Json) -> Json:
     return kept
 
 
-def lost_of_the_rule(rule: Json) -> set[str]:
-    # Grafana's export writes four keys that the types lack: two for the link to a panel, two in a classic condition.
+def lost_keys_of_rule(rule: Json) -> set[str]:
+    # Grafana's export has four keys that the types lack: two for the link to a panel, two in a classic condition.
     condition = "$.data[1].model.conditions[0]"
     lacking = {"$.dashboardUid", "$.panelId", f"{condition}.type", f"{condition}.reducer.params"}
     return set(lost_keys(rule, round_trip(alerting.Rule, rule))) ^ lacking
 
 
-def test_no_key_of_the_dashboard_or_the_alert_is_lost_on_a_round_trip() -> None:
+def test_round_trip_of_dashboard_and_alert_keeps_every_key() -> None:
     assert list(lost_keys(DASHBOARD, round_trip(dashboard.Dashboard, DASHBOARD))) == []
-    assert lost_of_the_rule(RULE) == set()
+    assert lost_keys_of_rule(RULE) == set()
 
 
 def misspell(tree: Any, key: str) -> None:
@@ -56,17 +56,19 @@ def misspell(tree: Any, key: str) -> None:
         ),
     ],
 )
-def test_a_misspelt_key_of_the_dashboard_is_lost(place: str, parent: Callable[[Json], Json], key: str) -> None:
+def test_round_trip_of_dashboard_with_misspelt_key_loses_it(
+    place: str, parent: Callable[[Json], Json], key: str
+) -> None:
     broken = copy.deepcopy(DASHBOARD)
     misspell(parent(broken), key)
     assert list(lost_keys(broken, round_trip(dashboard.Dashboard, broken))) == [f"{place}s"]
 
 
 @pytest.mark.parametrize("key", ["execErrState", "noDataState", "for", "condition"])
-def test_a_misspelt_key_of_the_alert_is_lost(key: str) -> None:
+def test_round_trip_of_alert_with_misspelt_key_loses_it(key: str) -> None:
     broken = copy.deepcopy(RULE)
     misspell(broken, key)
-    assert lost_of_the_rule(broken) == {f"$.{key}s"}
+    assert lost_keys_of_rule(broken) == {f"$.{key}s"}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,9 @@ def test_a_misspelt_key_of_the_alert_is_lost(key: str) -> None:
         ("visits-lag.json", '"now-30m"', '"now-30"', "$.time.from"),
     ],
 )
-def test_lint_names_the_place(file: str, written: str, misspelt: str, place: str, tmp_path: Path) -> None:
+def test_lint_of_misspelt_file_names_the_place(
+    file: str, written: str, misspelt: str, place: str, tmp_path: Path
+) -> None:
     kind, _, name = file.rpartition("/")
     schema, folder = (f"{kind}.yml", f"provisioning/{kind}") if kind else ("dashboard.yml", "dashboards")
     text = (ROOT / "grafana" / folder / name).read_text()
@@ -99,7 +103,7 @@ def test_lint_names_the_place(file: str, written: str, misspelt: str, place: str
     assert f"{place}: " in done.stdout
 
 
-def test_nothing_refers_to_what_does_not_exist() -> None:
+def test_references_in_the_files_have_a_target() -> None:
     assert list(dangling(DATASOURCES, ALERTING, DASHBOARD)) == []
 
 
@@ -114,13 +118,13 @@ def test_nothing_refers_to_what_does_not_exist() -> None:
         (lambda s, a, d: d["panels"][3]["targets"][2].update(refId="delay"), "Versions and lag: lag"),
     ],
 )
-def test_a_dangling_reference_is_named(break_it: Callable[[Json, Json, Json], None], place: str) -> None:
+def test_references_without_a_target_are_found(break_it: Callable[[Json, Json, Json], None], place: str) -> None:
     broken = copy.deepcopy((DATASOURCES, ALERTING, DASHBOARD))
     break_it(*broken)
     assert place in list(dangling(*broken))
 
 
-def test_one_query_one_threshold_one_set_of_times() -> None:
+def test_query_threshold_and_times_are_the_same_everywhere() -> None:
     rule = Rule.from_file(REAL)
     rules = yaml.safe_load((ROOT / "prometheus/rules/visits.yml").read_text())["groups"]
     ((group, of_prometheus),) = [(g, r) for g in rules for r in g["rules"] if r.get("alert") == ALERT]
@@ -140,7 +144,7 @@ def test_one_query_one_threshold_one_set_of_times() -> None:
     assert "error or timeout | **Alerting** |" in readme
 
 
-def test_colours_change_where_the_alerts_fire() -> None:
+def test_colors_change_at_the_thresholds_of_the_alerts() -> None:
     threshold = Rule.from_file(REAL).threshold
     lag_now = PANELS["Lag now"]["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert lag_now[-1] == {"value": threshold + 1, "color": "red"}  # a lag is a whole number
@@ -152,20 +156,20 @@ def test_colours_change_where_the_alerts_fire() -> None:
 
 
 def test_panels_do_not_overlap() -> None:
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert max(x for x, _ in cells) < 24, panel["title"]
-        assert not cells & taken, panel["title"]
-        taken |= cells
+        assert not cells & occupied, panel["title"]
+        occupied |= cells
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
 
 
-def test_the_alert_of_the_file_is_loaded_by_choice_only() -> None:
+def test_provisioned_alert_without_the_extra_compose_file_is_not_loaded() -> None:
     mounts = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]["volumes"]
-    by_choice = yaml.safe_load((ROOT / "docker-compose.alert.yml").read_text())["services"]["grafana"]["volumes"]
+    extra = yaml.safe_load((ROOT / "docker-compose.alert.yml").read_text())["services"]["grafana"]["volumes"]
     provisioning = "./grafana/provisioning/{0}:/etc/grafana/provisioning/{0}:ro"
     (path,) = [provider["options"]["path"] for provider in PROVIDERS["providers"]]
     assert sorted(mount for mount in mounts if "grafana/" in mount.split(":")[0]) == [
@@ -173,5 +177,5 @@ def test_the_alert_of_the_file_is_loaded_by_choice_only() -> None:
         provisioning.format("dashboards"),
         provisioning.format("datasources"),
     ]
-    assert by_choice == [provisioning.format("alerting")]
+    assert extra == [provisioning.format("alerting")]
     assert PROVIDERS["providers"][0]["folder"] != ALERTING["groups"][0]["folder"]

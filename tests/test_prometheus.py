@@ -1,4 +1,4 @@
-"""The stack is as the alert needs it, and reachable from this machine only."""
+"""The stack fits the alert, can only be reached from this machine, and its rules fire when they should."""
 
 import os
 import re
@@ -10,9 +10,11 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tutorial.settings import pushgateway
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
 from demo.stack import COMPRESSED, ROOT, Stack, local_stack
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, publish, pushgateway
-from tests.conftest import becomes
+from tests.workspace import wait_until_equal
 
 import pytest
 import yaml
@@ -22,17 +24,17 @@ ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule
 CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
 
 
-def test_pushed_jobs_are_kept_and_the_subquery_has_a_fine_step() -> None:
+def test_configuration_keeps_pushed_jobs_and_has_a_fine_step() -> None:
     assert CONFIG["global"] == {"scrape_interval": "15s", "evaluation_interval": "15s"}
     assert [job["honor_labels"] for job in CONFIG["scrape_configs"]] == [True]
 
 
-def test_every_compressed_time_stands_in_the_files() -> None:
+def test_compressed_times_are_all_in_the_files() -> None:
     files = "".join(file.read_text() for file in (ROOT / "prometheus").rglob("*.yml"))
     assert [time for time in COMPRESSED if time not in files] == []
 
 
-def test_images_and_ports_are_pinned_and_local() -> None:
+def test_images_are_pinned_and_ports_are_local() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     assert {service["image"] for service in services.values()} == {
         "grafana/grafana:12.4.10",
@@ -44,53 +46,54 @@ def test_images_and_ports_are_pinned_and_local() -> None:
         assert service["healthcheck"]["test"][0] == "CMD"
 
 
-def test_the_readme_lists_the_rules() -> None:
+def test_rules_are_listed_in_the_readme() -> None:
     listed = re.findall(r"^\| (Visits .+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert listed == [rule["alert"] for rule in ALERTS]
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack for one test, which kills its Pushgateway."""
     with local_stack(tmp_path, COMPRESSED) as running:
         yield running
 
 
-def test_each_rule_sees_what_it_is_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real Prometheus and Pushgateway; promtool tries the waits, here only the conditions count."""
+def test_rules_when_their_condition_holds_find_it(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real Prometheus and Pushgateway, without the waits, which promtool tests."""
     monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
     gateway = pushgateway()
 
-    def hold(*expected: str, silence: int = 3600) -> None:
+    def wait_for_conditions(*expected: str, silence: int = 3600) -> None:
         conditions = {rule["alert"]: rule["expr"].replace("> 3600", f"> {silence}") for rule in ALERTS}
 
-        def held() -> set[str]:
+        def true_conditions() -> set[str]:
             return {alert for alert, condition in conditions.items() if stack.query(condition)}
 
-        becomes(held, set(expected))
+        wait_until_equal(true_conditions, set(expected))
 
     long_ago, now = time.time() - 4000, time.time()
-    hold("Visits lag unknown")
-    publish(gateway, WRITER_VERSION, 9, long_ago)
-    hold("Visits lag unknown", "Visits consumer never ran")
-    publish(gateway, READER_VERSION, 9, long_ago)
-    hold()
-    hold("Visits writer silent", "Visits consumer silent", silence=1)
-    publish(gateway, WRITER_VERSION, 12, now)
-    hold("Visits consumer lag", "Visits consumer late")
-    with_a_time = f"{READER_VERSION} 12 1\n".encode()
-    rejected = Request(f"{stack.pushgateway}/metrics/job/{READER_VERSION}", with_a_time, method="PUT")
+    wait_for_conditions("Visits lag unknown")
+    gateway.push(WRITER_VERSION, 9, long_ago)
+    wait_for_conditions("Visits lag unknown", "Visits consumer never ran")
+    gateway.push(READER_VERSION, 9, long_ago)
+    wait_for_conditions()
+    wait_for_conditions("Visits writer silent", "Visits consumer silent", silence=1)
+    gateway.push(WRITER_VERSION, 12, now)
+    wait_for_conditions("Visits consumer lag", "Visits consumer late")
+    with_timestamp = f"{READER_VERSION} 12 1\n".encode()
+    rejected = Request(f"{stack.pushgateway}/metrics/job/{READER_VERSION}", with_timestamp, method="PUT")
     with pytest.raises(HTTPError, match="400"):
         urlopen(rejected, timeout=10)
-    hold("Visits consumer lag", "Visits consumer late", "Visits push rejected")
-    publish(gateway, READER_VERSION, 12, now)
-    hold()
-    (listening,) = [
+    wait_for_conditions("Visits consumer lag", "Visits consumer late", "Visits push rejected")
+    gateway.push(READER_VERSION, 12, now)
+    wait_for_conditions()
+    (pid,) = [
         process
         for process in map(int, filter(str.isdigit, os.listdir("/proc")))
         if f"--web.listen-address={gateway.address.removeprefix('http://')}" in command_line(process)
     ]
-    os.kill(listening, signal.SIGKILL)
-    hold("Visits Pushgateway down")
+    os.kill(pid, signal.SIGKILL)
+    wait_for_conditions("Visits Pushgateway down")
 
 
 def command_line(process: int) -> str:
