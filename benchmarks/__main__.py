@@ -1,16 +1,15 @@
 """Measure the speed that the README states. Print the results, and write those of all parts to benchmarks/results.md.
 
 Measures whole processes. What is compared runs in turn, so that a change of the machine's speed affects both sides.
-Each figure is the median of 5 runs, or of as many as the environment variable RUNS says.
+Each figure is the median of 5 runs, or of as many as the environment variable RUNS says. PARTS="a_round long_histories"
+measures only those parts.
 """
 
+import os
 import platform
-import sys
 import tempfile
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -29,6 +28,7 @@ from benchmarks.turns import RUNS, Settings, turns
 from benchmarks.without import MEASURES
 from demo.stack import ROOT, free_port, pushgateway
 from lag_detector import last_table_version
+from lag_detector.errors import LagDetectorError
 
 import psutil
 
@@ -148,15 +148,11 @@ def machine() -> str:
 PARTS = {part.__name__: part for part in (a_round, each_measure, long_histories, many_consumers, detection_delay)}
 
 
-def parts_to_measure() -> list[str]:
-    """Return the parts that the command line names, by default all."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=PARTS, help="a part to measure; by default all")
-    return parser.parse_args().part or list(PARTS)
-
-
-def main(chosen: list[str]) -> None:
-    """Measure the chosen parts."""
+def main() -> None:
+    """Measure the parts that the environment variable names, or all of them."""
+    chosen = os.environ.get("PARTS", "").split() or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        raise LagDetectorError(f"PARTS names {', '.join(unknown)}; use some of these: {' '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
         text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
@@ -172,6 +168,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parts = parts_to_measure()
-    del sys.argv[1:]  # they are parsed, and `run` knows no optional arguments
-    run(partial(main, parts))
+    run(main)
