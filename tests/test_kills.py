@@ -1,4 +1,4 @@
-"""Scripts that are ended at any moment: nothing is lost, nothing to clean up, both gauges right after the next run."""
+"""Scripts killed at any moment: nothing is lost, nothing is left to clean up, and the next run pushes both gauges."""
 
 import os
 import re
@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from tutorial.script import STOPPED
+
 from demo.stack import wait_for
-from lag_detector.cli import STOPPED
-from tests.conftest import Reader, complaints
 from tests.truth import Disk, gauges
+from tests.workspace import Workspace, errors
 
 import pytest
 
@@ -45,63 +46,64 @@ def press_ctrl_c(process: Process) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-ENDS = [kill_all, kill_python, kill_java, press_ctrl_c]
+KILLS = [kill_all, kill_python, kill_java, press_ctrl_c]
 
 
-class Ledger:
-    """What every run is held to."""
+class Audit:
+    """The checks after every run."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.disk = Disk(reader.warehouse)
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.disk = Disk(workspace.warehouse)
         self.seen: Counter[str] = Counter()
 
-    def shown(self, gauge: str) -> float:
-        return gauges(self.reader.stack.pushgateway).get(f"visits_{gauge}_version", -1)
+    def gauge(self, name: str) -> float:
+        return gauges(self.workspace.stack.pushgateway).get(f"visits_{name}_version", -1)
 
-    def ended(self) -> int:
-        return self.seen.total() - self.seen["ended by themselves"]
+    def killed(self) -> int:
+        return self.seen.total() - self.seen["ended before their kill"]
 
     def version_read(self) -> int:
-        read = self.disk.version_read()
-        return -1 if read is None else read
+        version = self.disk.version_read()
+        return -1 if version is None else version
 
-    def end(self, script: str, end: Callable[[Process], None], after: float) -> None:
-        """Start a script, end it after some seconds, and check what it said and what it left behind."""
+    def kill(self, script: str, kill: Callable[[Process], None], after: float) -> None:
+        """Start a script, kill it after some seconds, and check what it printed and left behind."""
         read_before = self.version_read()
-        with self.reader.start(script) as process:
+        with self.workspace.start(script) as process:
             try:
                 assert process.wait(after) == 0
-                self.seen["ended by themselves"] += 1
+                self.seen["ended before their kill"] += 1
             except subprocess.TimeoutExpired:
-                end(process)
-                self.seen[f"{end.__name__} {script}"] += 1
+                kill(process)
+                self.seen[f"{kill.__name__} {script}"] += 1
             out, err = process.communicate(timeout=120)
         assert "Traceback" not in err
         assert "\tat " not in err
-        told = complaints(err)
+        lines = errors(err)
         if process.returncode > 0:
-            assert process.returncode == (130 if end is press_ctrl_c else 1)
-            assert len(told) == 1
-            assert told[0] == STOPPED if end is press_ctrl_c else told[0].startswith("Error: ")
-            assert "LAG_DETECTOR_DEBUG" not in told[0]
-        assert self.shown("writer") <= self.disk.last_version()
-        assert self.shown("reader") <= self.version_read()
+            assert process.returncode == (130 if kill is press_ctrl_c else 1)
+            assert len(lines) == 1
+            assert lines[0] == STOPPED if kill is press_ctrl_c else lines[0].startswith("Error: ")
+            assert "LAG_DETECTOR_DEBUG" not in lines[0]
+        assert self.gauge("writer") <= self.disk.last_version()
+        assert self.gauge("reader") <= self.version_read()
         if script == CONSUMER:
-            # Rows of a batch that was not committed may be printed too, they come again.
+            # It may also have printed rows of a batch that was not committed. The next run repeats that batch.
             assert rows(out) >= self.disk.rows(range(read_before + 1, self.version_read() + 1))
 
-    def next_runs_are_right(self) -> None:
+    def check_next_runs(self) -> None:
         before = self.disk.last_version()
-        self.reader.succeed(WRITER)
-        assert self.shown("writer") == self.disk.last_version() == before + 3
-        self.every_row_is_in_the_table()
+        self.workspace.succeed(WRITER)
+        assert self.gauge("writer") == self.disk.last_version() == before + 3
+        self.check_rows()
         read_before = self.version_read()
-        out = self.reader.succeed(CONSUMER)
-        assert self.shown("reader") == self.version_read() == self.disk.last_version()
+        out = self.workspace.succeed(CONSUMER)
+        assert self.gauge("reader") == self.version_read() == self.disk.last_version()
         assert rows(out) == self.disk.rows(range(read_before + 1, self.version_read() + 1))
 
-    def every_row_is_in_the_table(self) -> None:
+    def check_rows(self) -> None:
+        """Check that every version has all of its rows."""
         for version in range(1, self.disk.last_version() + 1):
             assert self.disk.rows(range(version, version + 1)) == 3
 
@@ -110,65 +112,64 @@ def rows(printed: str) -> int:
     return len(re.findall(r"^\|visit \d-", printed, re.MULTILINE))
 
 
-def test_scripts_that_are_ended_at_any_moment(alone: Reader, pytestconfig: pytest.Config) -> None:
-    number = pytestconfig.getoption("--seed")
-    chance = Random(number)
-    ledger = Ledger(alone)
-    begin = time.monotonic()
-    alone.succeed(CREATE)
-    usual = time.monotonic() - begin
+def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, pytestconfig: pytest.Config) -> None:
+    seed = pytestconfig.getoption("--seed")
+    random = Random(seed)
+    audit = Audit(workspace)
+    start = time.monotonic()
+    workspace.succeed(CREATE)
+    usual = time.monotonic() - start
     with ThreadPoolExecutor() as pool:
-        while ledger.ended() < pytestconfig.getoption("--kills"):
-            # From half a second on: before that, Python itself is starting and Ctrl-C is its own to answer.
+        while audit.killed() < pytestconfig.getoption("--kills"):
+            # Not before half a second: until then Python itself starts, and handles Ctrl-C in its own way.
             both = [
-                pool.submit(ledger.end, script, chance.choice(ENDS), chance.uniform(0.5, 1.6 * usual))
+                pool.submit(audit.kill, script, random.choice(KILLS), random.uniform(0.5, 1.6 * usual))
                 for script in (WRITER, CONSUMER)
             ]
             for one in both:
                 one.result()
-            ledger.every_row_is_in_the_table()
-            ledger.next_runs_are_right()
-    print(f"\nSeed {number}, nothing lost:", ", ".join(f"{count} {what}" for what, count in ledger.seen.items()))
+            audit.check_rows()
+            audit.check_next_runs()
+    print(f"\nSeed {seed}, nothing lost:", ", ".join(f"{count} {what}" for what, count in audit.seen.items()))
 
 
-def test_a_batch_that_is_noted_as_done_was_printed(alone: Reader) -> None:
-    """Killed as soon as its batch is committed, the consumer must not have kept the rows to itself."""
-    alone.succeed(CREATE)
-    alone.succeed(WRITER)
-    disk = Disk(alone.warehouse)
-    with alone.start(CONSUMER) as process:
+def test_consumer_when_killed_after_its_batch_has_printed_the_rows(workspace: Workspace) -> None:
+    """The rows of a committed batch must not be lost in a buffer of the killed process."""
+    workspace.succeed(CREATE)
+    workspace.succeed(WRITER)
+    disk = Disk(workspace.warehouse)
+    with workspace.start(CONSUMER) as process:
         try:
             wait_for("the batch to be committed", lambda: disk.batches("commits") or None, 120)
         finally:
             kill_all(process)
         out, _ = process.communicate(timeout=60)
     assert rows(out) == 9
-    assert gauges(alone.stack.pushgateway).get("visits_reader_version", 3) == 3  # if it was quicker than we are
-    assert alone.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {alone.stack.pushgateway}\n"
+    assert gauges(workspace.stack.pushgateway).get("visits_reader_version", 3) == 3  # it may have pushed already
+    assert workspace.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {workspace.stack.pushgateway}\n"
 
 
-def test_java_that_is_killed_between_two_commits(alone: Reader) -> None:
-    alone.succeed(CREATE)
-    ledger = Ledger(alone)
-    with alone.start(WRITER) as process:
+def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Workspace) -> None:
+    workspace.succeed(CREATE)
+    audit = Audit(workspace)
+    with workspace.start(WRITER) as process:
         try:
-            wait_for("the first commit", lambda: ledger.disk.last_version() or None, 120)
+            wait_for("the first commit", lambda: audit.disk.last_version() or None, 120)
             kill_java(process)
             _, err = process.communicate(timeout=60)
         finally:
             with suppress(ProcessLookupError):
                 kill_all(process)
-    told = complaints(err)
     assert process.returncode == 1
-    assert told == [
-        "Error: Spark's own process has ended before its time (killed, or out of memory); run it again to go on."
+    assert errors(err) == [
+        "Error: Spark's own process ended unexpectedly (killed, or out of memory); run it again to continue."
     ]
-    ledger.next_runs_are_right()
+    audit.check_next_runs()
 
 
-def test_ctrl_c_while_java_starts_leaves_no_java_behind(alone: Reader) -> None:
-    alone.succeed(CREATE)
-    with alone.start(CONSUMER) as process:
+def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(workspace: Workspace) -> None:
+    workspace.succeed(CREATE)
+    with workspace.start(CONSUMER) as process:
 
         def java_starts() -> bool | None:
             commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children(process)]
@@ -177,24 +178,24 @@ def test_ctrl_c_while_java_starts_leaves_no_java_behind(alone: Reader) -> None:
         try:
             wait_for("Java to start", java_starts, 60)
             press_ctrl_c(process)
-            out, err = process.communicate(timeout=60)  # Java has the standard output too, until it ends
+            out, err = process.communicate(timeout=60)  # until Java has ended, which has the same standard output
         finally:
             with suppress(ProcessLookupError):
                 kill_all(process)
     assert process.returncode == 130
-    assert complaints(err) == [STOPPED]
+    assert errors(err) == [STOPPED]
     assert out == ""
 
 
-def test_a_creation_that_is_killed_is_repeated(alone: Reader) -> None:
-    ledger = Ledger(alone)
-    alone.succeed(CREATE)
-    alone.succeed(WRITER)
-    with alone.start(CREATE) as process:
+def test_create_table_after_killed_run_completes_it(workspace: Workspace) -> None:
+    audit = Audit(workspace)
+    workspace.succeed(CREATE)
+    workspace.succeed(WRITER)
+    with workspace.start(CREATE) as process:
         assert process.stderr is not None
         assert any("Creating" in line for line in process.stderr)
         kill_all(process)
-    assert gauges(alone.stack.pushgateway) == {}
-    alone.succeed(CREATE)
-    assert ledger.disk.last_version() == 0
-    ledger.next_runs_are_right()
+    assert gauges(workspace.stack.pushgateway) == {}
+    workspace.succeed(CREATE)
+    assert audit.disk.last_version() == 0
+    audit.check_next_runs()

@@ -1,7 +1,7 @@
-"""Random histories of a real table and a real stream: after every run the gauge says what was really read.
+"""Random histories of a real table and a real stream: after every run the gauge is the version that was really read.
 
-A version counts as read when every row that it added was handed to the sink in a committed batch; a commit
-without rows when all before it are. `make soak` goes through more histories, with a seed of its own.
+A version has been read when the sink got each row that it added in a committed batch. A version without rows has been
+read when all versions before it have been. `make soak` runs more histories, with another seed each time.
 """
 
 import logging
@@ -10,11 +10,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from tutorial.error_messages import error_message
+from tutorial.settings import pushgateway
+from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION
+
 import visits_consumer
-import visits_creator_job
-from lag_detector.gauges import READER_VERSION, WRITER_VERSION, forget, publish, pushgateway
-from lag_detector.sentences import sentence
-from lag_detector.visits import TABLE
+from lag_detector import last_commit
 from tests.steps import Steps
 from tests.truth import gauges
 
@@ -27,14 +28,14 @@ from pyspark.sql import DataFrame, SparkSession
 
 LIMITS = [{}, {"maxFilesPerTrigger": "1"}, {"maxFilesPerTrigger": "2"}, {"maxBytesPerTrigger": "1b"}]
 CHANGES = [
-    *("append", "append", "append", "append_until_there_is_a_log_checkpoint", "writer"),
-    *("optimize", "vacuum", "vacuum_what_was_read", "set_property", "add_column", "clean_up_the_log", "create"),
+    *("append", "append", "append", "append_until_log_checkpoint", "writer"),
+    *("optimize", "vacuum", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
 ]
 BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH = "before offset", "after offset", "after batch", "before push"
 
 
-class Cut(Exception):
-    """The run ends here, as if it had been killed."""
+class SimulatedKill(Exception):
+    """End the run here, as if it had been killed."""
 
 
 class History(RuleBasedStateMachine):
@@ -58,32 +59,32 @@ class History(RuleBasedStateMachine):
         changes=st.lists(st.sampled_from(CHANGES), max_size=4),
         files=st.integers(1, 3),
         limit=st.sampled_from(LIMITS),
-        cut=st.sampled_from([None, None, BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH]),
+        kill=st.sampled_from([None, None, BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH]),
         at=st.sampled_from([0, 0, 1, 2]),
         append_meanwhile=st.booleans(),
     )
     def change_and_consume(
-        self, changes: list[str], files: int, limit: dict[str, str], cut: str | None, at: int, append_meanwhile: bool
+        self, changes: list[str], files: int, limit: dict[str, str], kill: str | None, at: int, append_meanwhile: bool
     ) -> None:
         self.files = files
         for change in changes:
             getattr(self, change)()
-            self.the_gauge_never_exceeds_the_truth_and_never_goes_back()
-        self.consume(limit, cut, at, append_meanwhile)
+            self.gauge_never_exceeds_truth_and_never_decreases()
+        self.consume(limit, kill, at, append_meanwhile)
 
     # What happens to the table
 
     def create(self) -> None:
         """Do what create_table.py does."""
-        for gauge in (WRITER_VERSION, READER_VERSION):
-            forget(self.gateway, gauge)
+        for metric in (WRITER_VERSION, READER_VERSION):
+            self.gateway.delete_metric(metric)
         self.steps.create()
         self.seen["tables"] += 1
         self.columns = 0
-        self.added: dict[str, int] = {}  # row -> the version that added it
+        self.added: dict[str, int] = {}  # row → the version that added it
         self.read: set[str] = set()
-        self.committed: set[str] = set()  # of what is read, what the checkpoint of today knows
-        self.published: float = -1
+        self.committed: set[str] = set()  # the rows read since the checkpoint was last deleted
+        self.pushed: float = -1
 
     def append(self) -> None:
         names = [f"visit {self.rows + row}" for row in range(self.files)]
@@ -95,17 +96,17 @@ class History(RuleBasedStateMachine):
         self.added |= dict.fromkeys(names, self.disk.last_version())
         self.seen["appends"] += 1
 
-    def append_until_there_is_a_log_checkpoint(self) -> None:
+    def append_until_log_checkpoint(self) -> None:
         before = self.log_checkpoints()
         while self.log_checkpoints() == before:
             self.append()
         self.seen["log checkpoints"] += 1
 
     def writer(self) -> None:
-        """Do what visits_creator_job.py does, with a name of its own for each row."""
-        for _ in range(visits_creator_job.COMMITS):
+        """Do what visits_creator_job.py does, with another name for each row."""
+        for _ in range(3):
             self.append()
-        visits_creator_job.publish_writer_version(self.spark, self.gateway)
+        self.gateway.push_latest(WRITER_VERSION, lambda: last_commit(self.spark, TABLE))
         assert gauges(self.gateway.address)[WRITER_VERSION] == self.disk.last_version()
 
     def optimize(self) -> None:
@@ -114,7 +115,7 @@ class History(RuleBasedStateMachine):
     def vacuum(self) -> None:
         self.change("VACUUM {}")
 
-    def vacuum_what_was_read(self) -> None:
+    def vacuum_read_files(self) -> None:
         if not self.is_caught_up():
             return
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
@@ -129,11 +130,11 @@ class History(RuleBasedStateMachine):
         self.change(f"ALTER TABLE {{}} ADD COLUMN column_{self.columns} STRING")
         self.columns += 1
 
-    def clean_up_the_log(self) -> None:
+    def clean_up_log(self) -> None:
         if not self.is_caught_up():
             return
         before = set(self.disk.versions())
-        self.steps.clean_up_the_log()
+        self.steps.clean_up_log()
         self.seen["commits cleaned up"] += len(before - set(self.disk.versions()))
 
     def change(self, sql: str) -> None:
@@ -143,21 +144,21 @@ class History(RuleBasedStateMachine):
 
     # What happens to the consumer
 
-    def consume(self, limit: dict[str, str], cut: str | None, at: int, append_meanwhile: bool) -> None:
-        """Do what visits_consumer.py does; the run may be cut off, in its first, second or third batch."""
+    def consume(self, limit: dict[str, str], kill: str | None, at: int, append_meanwhile: bool) -> None:
+        """Do what visits_consumer.py does. The run may be killed, in its first, second or third batch."""
         self.seen["consumer runs"] += 1
         planned, done = self.disk.batches("offsets"), self.disk.batches("commits")
-        handed_over: dict[int, list[str]] = {}
+        received: dict[int, list[str]] = {}
 
         def sink(visits: DataFrame, batch: int) -> None:
-            here = len(handed_over) == at
-            if here and cut in (BEFORE_OFFSET, AFTER_OFFSET):
-                raise Cut
-            if append_meanwhile and not handed_over:
+            here = len(received) == at
+            if here and kill in (BEFORE_OFFSET, AFTER_OFFSET):
+                raise SimulatedKill
+            if append_meanwhile and not received:
                 self.append()
-            handed_over[batch] = [row.visit_id for row in visits.select("visit_id").collect()]
-            if here and cut == AFTER_BATCH:
-                raise Cut
+            received[batch] = [row.visit_id for row in visits.select("visit_id").collect()]
+            if here and kill == AFTER_BATCH:
+                raise SimulatedKill
 
         version = None
         try:
@@ -165,35 +166,35 @@ class History(RuleBasedStateMachine):
                 patch.setattr(visits_consumer, "print_visits", sink)
                 version = self.steps.consume(**limit)
         except StreamingQueryException as error:
-            if "log was cleaned up" in sentence(error):
-                self.delete_the_checkpoint()
+            if "log was cleaned up" in error_message(error):
+                self.delete_checkpoint()
                 return
-            if "Cut" not in str(error):
+            if "SimulatedKill" not in str(error):
                 raise
-            self.seen[f"cut off {cut}"] += 1
-            if cut == BEFORE_OFFSET:
+            self.seen[f"killed {kill}"] += 1
+            if kill == BEFORE_OFFSET:
                 for batch in self.disk.batches("offsets") - self.disk.batches("commits") - planned:
                     for name in (f"{batch}", f".{batch}.crc"):
                         (self.disk.checkpoint / "offsets" / name).unlink()
 
         for batch in self.disk.batches("commits") - done:
-            rows = handed_over[batch]
+            rows = received[batch]
             assert len(set(rows)) == len(rows)
-            assert not self.committed & set(rows), "a row of a committed batch came again"
+            assert not self.committed & set(rows), "a row of a committed batch was read twice"
             self.committed |= set(rows)
             self.read |= set(rows)
         if version is None:
             return
         assert version == self.truth()
-        if cut == BEFORE_PUSH:
-            self.seen[f"cut off {cut}"] += 1
+        if kill == BEFORE_PUSH:
+            self.seen[f"killed {kill}"] += 1
             return
-        publish(self.gateway, READER_VERSION, version)
+        self.gateway.push(READER_VERSION, version)
         assert gauges(self.gateway.address)[READER_VERSION] == self.truth()
-        self.seen["published versions"] += 1
+        self.seen["pushed versions"] += 1
 
-    def delete_the_checkpoint(self) -> None:
-        """Do what the sentence says to a consumer whose log was cleaned up beyond what it goes on from."""
+    def delete_checkpoint(self) -> None:
+        """Follow the error message: the log no longer has the version at which the checkpoint continues."""
         assert self.disk.versions()[0] > 0
         shutil.rmtree(self.disk.checkpoint)
         self.committed = set()
@@ -202,10 +203,10 @@ class History(RuleBasedStateMachine):
     # What must hold
 
     @invariant()
-    def the_gauge_never_exceeds_the_truth_and_never_goes_back(self) -> None:
-        published = gauges(self.gateway.address).get(READER_VERSION, -1)
-        assert self.published <= published <= self.truth()
-        self.published = published
+    def gauge_never_exceeds_truth_and_never_decreases(self) -> None:
+        pushed = gauges(self.gateway.address).get(READER_VERSION, -1)
+        assert self.pushed <= pushed <= self.truth()
+        self.pushed = pushed
 
     def truth(self) -> int:
         unread = [version for row, version in self.added.items() if row not in self.read]
@@ -219,7 +220,7 @@ class History(RuleBasedStateMachine):
         return len(list(self.disk.log.glob("*.checkpoint.parquet")))
 
 
-def test_the_gauge_says_what_was_read(
+def test_reader_gauge_in_random_histories_is_version_read(
     spark: SparkSession,
     pushgateway_url: str,
     tmp_path: Path,
@@ -227,21 +228,21 @@ def test_the_gauge_says_what_was_read(
     caplog: pytest.LogCaptureFixture,
     pytestconfig: pytest.Config,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, logger="py4j")  # it tells of every cut at length
+    caplog.set_level(logging.CRITICAL, logger="py4j")  # it logs every kill at length
     monkeypatch.setenv("PUSHGATEWAY_URL", pushgateway_url)
     monkeypatch.setenv("VISITS_WAREHOUSE", "")
-    wanted, number = pytestconfig.getoption("--histories"), pytestconfig.getoption("--seed")
+    histories, number = pytestconfig.getoption("--histories"), pytestconfig.getoption("--seed")
     History.spark, History.folder, History.seen = spark, tmp_path, Counter()
     run_state_machine_as_test(
         seed(number)(History),
         settings=settings(
-            max_examples=wanted,
+            max_examples=histories,
             stateful_step_count=6,
-            phases=[Phase.generate],  # to shorten a history that fails takes minutes
+            phases=[Phase.generate],  # shrinking a failing history takes minutes
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
     print(f"\nSeed {number}, no wrong value:", ", ".join(f"{count} {what}" for what, count in History.seen.items()))
-    assert History.seen["histories"] >= wanted
+    assert History.seen["histories"] >= histories

@@ -1,5 +1,6 @@
-"""What goes wrong for a reader: one sentence with the mend, exit 1, and nothing lost."""
+"""What can go wrong for a user: the script ends with one sentence that names the fix, and nothing is lost."""
 
+import ast
 import os
 import re
 import shutil
@@ -8,161 +9,216 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tutorial.script import STOPPED
+
 from demo.stack import ROOT, free_port
-from lag_detector.cli import STOPPED
-from tests.conftest import GIVE_UP_ROOT, Reader
 from tests.truth import Disk
+from tests.workspace import WITHOUT_ROOT, Workspace
 
 import pytest
 from pyspark.sql import SparkSession
 
+SCRIPTS = ["create_table.py", "visits_creator_job.py", "visits_reader.py", "visits_consumer.py"]
+EXAMPLES = ["examples/long_running_consumer.py", "examples/own_table.py", "examples/retire_consumer.py"]
+MODULES = ["tutorial.prepare", "tutorial.reset", "tutorial.java"]
+
+
+def run_python(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the repository, with these arguments and environment variables."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("program", [*SCRIPTS, *EXAMPLES, *MODULES])
+def test_help_without_java_prints_docstring(program: str, tmp_path: Path) -> None:
+    """Without Java no Spark can start."""
+    command = ["-m", program] if program in MODULES else [program]
+    done = run_python(*command, "--help", PATH=str(tmp_path), JAVA_HOME="", VISITS_WAREHOUSE=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    file = ROOT / (f"{program.replace('.', '/')}.py" if program in MODULES else program)
+    docstring = ast.get_docstring(ast.parse(file.read_text()))
+    assert docstring
+    assert done.stdout.startswith("usage: ")
+    assert f"\n\n{docstring}\n\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("visits_consumer.py --follow", "unrecognized arguments: --follow; visits_consumer.py --help shows the usage"),
+        ("create_table.py visits", "unrecognized arguments: visits; create_table.py --help shows the usage"),
+        (
+            "examples/retire_consumer.py",
+            "the following arguments are required: consumer; retire_consumer.py --help shows the usage",
+        ),
+    ],
+)
+def test_script_with_wrong_arguments_names_them(workspace: Workspace, command: str, message: str) -> None:
+    done = workspace.run(command)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Error: {message}.\n")
+    assert not workspace.warehouse.exists()
+
 
 @pytest.mark.parametrize("script", ["visits_creator_job.py", "visits_reader.py", "visits_consumer.py"])
-def test_without_a_table(alone: Reader, script: str) -> None:
-    assert "run python create_table.py first" in alone.fail(script)
-    assert not (alone.warehouse / "visits").exists()
+def test_script_without_table_names_create_table(workspace: Workspace, script: str) -> None:
+    assert "run python create_table.py first" in workspace.fail(script)
+    assert not (workspace.warehouse / "visits").exists()
 
 
-def test_a_pushgateway_that_is_down_costs_no_rows(alone: Reader) -> None:
+def test_scripts_when_pushgateway_is_down_lose_no_rows(workspace: Workspace) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    assert "nothing was changed" in alone.fail("create_table.py", PUSHGATEWAY_URL=nobody)
-    assert not alone.warehouse.exists()
-    alone.succeed("create_table.py")
-    told = alone.fail("visits_creator_job.py", PUSHGATEWAY_URL=nobody)
-    assert nobody in told
-    assert "connection refused" in told
-    assert "docker compose up -d --wait" in told
-    assert alone.succeed("visits_creator_job.py").startswith("visits_writer_version 6 ")
-    alone.fail("visits_consumer.py", PUSHGATEWAY_URL=nobody)
-    assert alone.succeed("visits_consumer.py").startswith("visits_reader_version 6 ")
+    assert "none was deleted" in workspace.fail("create_table.py", PUSHGATEWAY_URL=nobody)
+    assert not workspace.warehouse.exists()
+    workspace.succeed("create_table.py")
+    message = workspace.fail("visits_creator_job.py", PUSHGATEWAY_URL=nobody)
+    assert nobody in message
+    assert "connection refused" in message
+    assert "docker compose up -d --wait" in message
+    assert workspace.succeed("visits_creator_job.py").startswith("visits_writer_version 6 ")
+    workspace.fail("visits_consumer.py", PUSHGATEWAY_URL=nobody)
+    assert workspace.succeed("visits_consumer.py").startswith("visits_reader_version 6 ")
 
 
-def test_a_malformed_setting_costs_nothing(alone: Reader) -> None:
-    alone.succeed("create_table.py")
+def test_scripts_with_malformed_setting_change_nothing(workspace: Workspace) -> None:
+    workspace.succeed("create_table.py")
     for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
-        assert "PUSHGATEWAY_URL is not of the form" in alone.fail(script, PUSHGATEWAY_URL="localhost:9091")
-    assert Disk(alone.warehouse).last_version() == 0
-    assert "SPARK_MASTER" in alone.fail("visits_reader.py", SPARK_MASTER="my cluster")
+        message = workspace.fail(script, PUSHGATEWAY_URL="localhost:9091")
+        assert "PUSHGATEWAY_URL: the URL is not of the form" in message
+    assert Disk(workspace.warehouse).last_version() == 0
+    assert "SPARK_MASTER" in workspace.fail("visits_reader.py", SPARK_MASTER="my cluster")
 
 
-def test_a_warehouse_that_is_a_file(alone: Reader) -> None:
-    alone.warehouse.write_text("mine")
-    assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py")
-    assert alone.warehouse.read_text() == "mine"
+def test_create_table_when_warehouse_is_a_file_leaves_it_alone(workspace: Workspace) -> None:
+    workspace.warehouse.write_text("mine")
+    assert "set VISITS_WAREHOUSE" in workspace.fail("create_table.py")
+    assert workspace.warehouse.read_text() == "mine"
 
 
-def test_a_warehouse_that_cannot_be_written(alone: Reader) -> None:
-    assert "set VISITS_WAREHOUSE" in alone.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
+def test_create_table_when_warehouse_cannot_be_created_names_setting(workspace: Workspace) -> None:
+    assert "set VISITS_WAREHOUSE" in workspace.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
 
 
-def test_a_warehouse_that_has_become_read_only(alone: Reader) -> None:
-    alone.succeed("create_table.py")
-    alone.succeed("visits_creator_job.py")
-    folders = [alone.warehouse, *(path for path in alone.warehouse.rglob("*") if path.is_dir())]
+def test_scripts_when_warehouse_is_read_only_name_setting(workspace: Workspace) -> None:
+    workspace.succeed("create_table.py")
+    workspace.succeed("visits_creator_job.py")
+    folders = [workspace.warehouse, *(path for path in workspace.warehouse.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
     for script in ("visits_creator_job.py", "visits_consumer.py", "create_table.py"):
-        assert "the warehouse cannot be written; set VISITS_WAREHOUSE" in alone.fail(script, prefix=GIVE_UP_ROOT)
-    assert alone.succeed("visits_reader.py", prefix=GIVE_UP_ROOT).count("|visit ") == 9
+        message = workspace.fail(script, prefix=WITHOUT_ROOT)
+        assert "the warehouse cannot be written; set VISITS_WAREHOUSE" in message
+    assert workspace.succeed("visits_reader.py", prefix=WITHOUT_ROOT).count("|visit ") == 9
     for folder in folders:
         folder.chmod(0o755)
 
 
-def test_an_odd_warehouse_and_a_locale_without_letters(alone: Reader) -> None:
-    odd = {"VISITS_WAREHOUSE": str(alone.folder / 'it\'s 100% "naïve" #1, k=v `店` '), "LC_ALL": "C"}
-    alone.succeed("create_table.py", **odd)
-    alone.succeed("visits_creator_job.py", **odd)
-    assert alone.succeed("visits_reader.py", **odd).count("|visit ") == 9
-    assert alone.succeed("visits_consumer.py", **odd).count("|visit ") == 9
+def test_scripts_with_odd_warehouse_and_c_locale_succeed(workspace: Workspace) -> None:
+    odd = {"VISITS_WAREHOUSE": str(workspace.folder / 'it\'s 100% "naïve" #1, k=v `店` '), "LC_ALL": "C"}
+    workspace.succeed("create_table.py", **odd)
+    workspace.succeed("visits_creator_job.py", **odd)
+    assert workspace.succeed("visits_reader.py", **odd).count("|visit ") == 9
+    assert workspace.succeed("visits_consumer.py", **odd).count("|visit ") == 9
     assert {path.name for path in Path(odd["VISITS_WAREHOUSE"]).iterdir()} == {"visits", "checkpoints"}
 
 
-def test_changed_rows_that_the_consumer_has_to_read(alone: Reader, spark: SparkSession) -> None:
-    alone.succeed("create_table.py")
-    alone.succeed("visits_creator_job.py")
-    alone.succeed("visits_consumer.py")
-    spark.sql(f"DELETE FROM delta.`{alone.warehouse}/visits` WHERE visit_id = 'visit 1-0'")
-    told = alone.fail("visits_consumer.py")
-    assert "version 4 of the table changed rows that it had before (DELETE)" in told
-    assert "skipChangeCommits" in told
-    assert f"rm -r {alone.warehouse}/checkpoints/visits_consumer" in told
+def test_consumer_when_rows_were_deleted_names_ways_to_continue(workspace: Workspace, spark: SparkSession) -> None:
+    workspace.succeed("create_table.py")
+    workspace.succeed("visits_creator_job.py")
+    workspace.succeed("visits_consumer.py")
+    spark.sql(f"DELETE FROM delta.`{workspace.warehouse}/visits` WHERE visit_id = 'visit 1-0'")
+    message = workspace.fail("visits_consumer.py")
+    assert "version 4 of the table changed existing rows (DELETE)" in message
+    assert "skipChangeCommits" in message
+    assert f"rm -r {workspace.warehouse}/checkpoints/visits_consumer" in message
 
 
-def test_a_folder_that_is_no_delta_table_is_left_alone(alone: Reader) -> None:
-    thesis = alone.warehouse / "visits" / "thesis.txt"
+def test_create_table_when_folder_is_not_a_table_leaves_it_alone(workspace: Workspace) -> None:
+    thesis = workspace.warehouse / "visits" / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("ten years")
-    assert "no Delta table" in alone.fail("create_table.py")
+    assert "not a Delta table" in workspace.fail("create_table.py")
     assert thesis.read_text() == "ten years"
 
 
-def test_no_java(alone: Reader) -> None:
-    settings = {"PATH": str(alone.desk), "JAVA_HOME": ""}
-    assert "install Java 17, 21 or 25" in alone.fail("visits_reader.py", **settings)
-    assert "install Java 17, 21 or 25" in alone.fail("visits_reader.py", JAVA_HOME="/nowhere")
+def test_script_without_java_names_supported_versions(workspace: Workspace) -> None:
+    settings = {"PATH": str(workspace.working_directory), "JAVA_HOME": ""}
+    assert "install Java 17, 21 or 25" in workspace.fail("visits_reader.py", **settings)
+    assert "install Java 17, 21 or 25" in workspace.fail("visits_reader.py", JAVA_HOME="/nowhere")
 
 
-def test_java_too_old(alone: Reader) -> None:
-    java = alone.folder / "old" / "bin" / "java"
+def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> None:
+    java = workspace.folder / "old" / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
     java.chmod(0o755)
-    told = alone.fail("visits_reader.py", JAVA_HOME=str(alone.folder / "old"))
-    assert "Java 11" in told
-    assert "install Java 17, 21 or 25" in told
+    message = workspace.fail("visits_reader.py", JAVA_HOME=str(workspace.folder / "old"))
+    assert "Java 11" in message
+    assert "install Java 17, 21 or 25" in message
 
 
-def test_ctrl_c_ends_quietly_and_the_next_run_goes_on(alone: Reader) -> None:
-    alone.succeed("create_table.py")
-    process = alone.start("visits_consumer.py")
+def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(workspace: Workspace) -> None:
+    workspace.succeed("create_table.py")
+    process = workspace.start("visits_consumer.py")
     try:
         assert process.stderr is not None
         assert any("Streaming" in line for line in process.stderr)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, told = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert told == f"{STOPPED}\n"
-    assert "visits_reader_version 0 " in alone.succeed("visits_consumer.py")
+    assert stderr == f"{STOPPED}\n"
+    assert "visits_reader_version 0 " in workspace.succeed("visits_consumer.py")
 
 
-def test_ctrl_c_while_spark_is_imported() -> None:
-    code = "import lag_detector.cli, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def test_script_on_ctrl_c_while_spark_is_imported_ends_quietly() -> None:
+    done = run_python(
+        "-c", "import tutorial.script, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{STOPPED}\n")
 
 
-def test_a_spark_home_of_another_spark(alone: Reader) -> None:
-    assert "unset SPARK_HOME" in alone.fail("visits_reader.py", SPARK_HOME=str(alone.desk))
+def test_script_with_another_spark_home_names_it(workspace: Workspace) -> None:
+    assert "unset SPARK_HOME" in workspace.fail("visits_reader.py", SPARK_HOME=str(workspace.working_directory))
 
 
-def test_delta_jars_that_cannot_be_fetched(alone: Reader) -> None:
-    """In a copy without the kept jars, with a proxy for the JVM that nobody serves."""
-    copy = alone.folder / "copy"
-    shutil.copytree(ROOT / "lag_detector", copy / "lag_detector")
+def test_script_when_delta_jars_cannot_be_fetched_says_so(workspace: Workspace) -> None:
+    """Run a copy of the script that has no kept jars, with a proxy for Java that does not exist."""
+    copy = workspace.folder / "copy"
+    for package in ("lag_detector", "tutorial"):
+        shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_reader.py", copy)
-    proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={free_port()} -Divy.home={alone.folder}/ivy"
+    proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={free_port()} -Divy.home={workspace.folder}/ivy"
     environment = {
         **os.environ,
-        "JAVA_TOOL_OPTIONS": f"{proxy} -Duser.home={alone.folder}",
-        "VISITS_WAREHOUSE": str(alone.warehouse),
+        "JAVA_TOOL_OPTIONS": f"{proxy} -Duser.home={workspace.folder}",
+        "VISITS_WAREHOUSE": str(workspace.warehouse),
     }
     command = [sys.executable, str(copy / "visits_reader.py")]
-    done = subprocess.run(command, env=environment, cwd=alone.desk, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        command, env=environment, cwd=workspace.working_directory, capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: Delta's jars could not be fetched")
     assert "at org." not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "script", ["create_table.py", "visits_creator_job.py", "visits_reader.py", "visits_consumer.py"]
-)
-def test_before_the_set_up(script: str) -> None:
-    """A Python that has none of the packages."""
-    bare = [sys.executable, "-S", str(ROOT / script)]
-    done = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("script", [*SCRIPTS, *EXAMPLES])
+def test_script_before_setup_names_make_setup(script: str) -> None:
+    done = run_python("-S", script)  # without any installed package
     assert done.returncode == 1
-    assert re.fullmatch(
-        r"Error: \w+ is not installed here; run make setup, then source .venv/bin/activate.\n", done.stderr
-    )
+    assert re.fullmatch(r"Error: \w+ is not installed; run make setup, then source .venv/bin/activate.\n", done.stderr)
+
+
+def test_java_check_and_reset_before_setup_need_no_package(tmp_path: Path) -> None:
+    """`make setup` runs the one before it installs anything, and `make reset` the other."""
+    for module in ("tutorial.java", "tutorial.reset"):
+        done = run_python("-S", "-m", module, VISITS_WAREHOUSE=str(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What is really there, found without Spark and without the code under test: on disk and on the Pushgateway."""
+"""The ground truth on disk and on the Pushgateway, found without Spark and without the code under test."""
 
 import json
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ VERSIONS = ("visits_writer_version", "visits_reader_version", "visits_test")
 
 
 def gauges(pushgateway: str) -> dict[str, float]:
-    """Read the versions of the visits table from a Pushgateway, by the names of their groups."""
+    """Return the versions that are on a Pushgateway, by the name of their group."""
     return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in VERSIONS}
 
 
 def times(pushgateway: str) -> dict[str, float]:
-    """Read when those versions were committed, Unix times by the names of their groups."""
+    """Return when those versions were committed, in Unix time, by the name of their group."""
     names = [f"{version}_timestamp_seconds" for version in VERSIONS]
     return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
 
 
 def samples(pushgateway: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Read all that is on a Pushgateway: the labels, the name among them, and the value."""
-    with urlopen(f"{pushgateway}/metrics", timeout=10) as answer:
-        for family in text_string_to_metric_families(answer.read().decode()):
+    """Yield each series on a Pushgateway: its labels, including its name, and its value."""
+    with urlopen(f"{pushgateway}/metrics", timeout=10) as response:
+        for family in text_string_to_metric_families(response.read().decode()):
             for sample in family.samples:
                 yield {"__name__": sample.name, **sample.labels}, sample.value
 
@@ -56,16 +56,16 @@ class Disk(NamedTuple):
         return self.versions()[-1]
 
     def rows(self, versions: range) -> int:
-        """Count the rows that these versions added."""
+        """Return how many rows these versions added."""
         lines = [line for version in versions for line in self.commit(version).read_text().splitlines()]
         return sum(json.loads(add["stats"])["numRecords"] for add in self._actions(lines, "add"))
 
     def batches(self, kind: str) -> set[int]:
-        """List the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
+        """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
         return {int(file.name) for file in (self.checkpoint / kind).glob("*") if file.name.isdigit()}
 
     def version_read(self) -> int | None:
-        """Tell the last version whose batch is done, from the checkpoint's own files."""
+        """Return the last version whose batch is done, from the files of the checkpoint."""
         done = self.batches("offsets") & self.batches("commits")
         if not done:
             return None
