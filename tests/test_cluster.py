@@ -1,4 +1,4 @@
-"""The scripts on Spark's own cluster, a master and two workers: unchanged, and with nothing that is for one machine."""
+"""The scripts on Spark's own cluster: they run unchanged there, without the settings for one machine."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from signal import SIGKILL
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
+from tutorial.fast_start import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
+from tutorial.jars import EXCLUDES, JARS
+
 from demo.stack import ROOT, Stack, free_port, running, wait_for
-from lag_detector.session import NOT_DELTA
-from lag_detector.startup import JARS, JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
 from tests import truth
-from tests.conftest import Reader, becomes, complaints
-from tests.test_tutorial import CREATED, VISITS, pushed
+from tests.outputs import CREATED, VISITS, pushed
+from tests.workspace import Workspace, errors, wait_until_equal
 
 import psutil
 import pytest
@@ -28,23 +29,23 @@ BIN = Path(_find_spark_home(), "bin")
 DEPLOY = "org.apache.spark.deploy"
 LOOPBACK = "127.0.0.1"
 KEPT_JARS = ("--jars", ",".join(map(str, sorted(JARS.glob("*.jar")))))
-UNTIL_WE_END = ("setpriv", "--pdeathsig", "TERM")  # also when these tests are killed
+END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")  # even if this test run is killed
 MACHINE = {
     "SPARK_LOCAL_IP": LOOPBACK,
     "PYSPARK_PYTHON": sys.executable,
-    # Half the work for two cores with ten Javas. Spark's own settings and command lines, where we look, do not have it.
+    # Halves the work of ten Javas on two cores. It is in neither Spark's settings nor the command lines checked below.
     "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 LIMIT = 300.0  # seconds for one script
 
 
 class Cluster(NamedTuple):
-    """A running cluster and somebody who works with it; each of their settings has another value than ours."""
+    """A running cluster and a workspace. Each of its settings differs from the tutorial's."""
 
     master: str
-    workers: set[str]  # the addresses of their pages
+    workers: set[str]  # the addresses of their web pages
     folder: Path
-    reader: Reader
+    workspace: Workspace
 
     @property
     def settings(self) -> dict[str, str]:
@@ -65,42 +66,46 @@ class Cluster(NamedTuple):
 
     @contextmanager
     def submitted(self, script: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Submit a script and its option, and end it with the block if it has not ended by then."""
-        conf = [word for name, value in self.settings.items() for word in ("--conf", f"{name}={value}")]
-        name, *option = script.split()
-        command = [*UNTIL_WE_END, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
-        command += [str(ROOT / name), *option]
+        """Submit a script, and kill it at the end of the `with` block if it is still running."""
+        conf = [argument for name, value in self.settings.items() for argument in ("--conf", f"{name}={value}")]
+        command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
+        command += [str(ROOT / script)]
         environment = {
             **os.environ,
             "TZ": "Asia/Tokyo",
             **MACHINE,
-            "PUSHGATEWAY_URL": self.reader.stack.pushgateway,
-            "VISITS_WAREHOUSE": str(self.reader.warehouse),
+            "PUSHGATEWAY_URL": self.workspace.stack.pushgateway,
+            "VISITS_WAREHOUSE": str(self.workspace.warehouse),
             **environment,
         }
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             process = subprocess.Popen(
-                command, cwd=self.reader.desk, env=environment, stdout=out, stderr=err, start_new_session=True
+                command,
+                cwd=self.workspace.working_directory,
+                env=environment,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
             )
         try:
             yield process
         finally:
-            end_group(process)
+            kill_group(process)
 
     def finish(self, process: subprocess.Popen[bytes]) -> list[str]:
-        """Wait for the end of a script, which must do its work; gives the lines of its results."""
+        """Wait until a script has succeeded, and return the lines of its results."""
         assert process.wait(LIMIT) == 0, (self.folder / "out").read_text() + (self.folder / "err").read_text()[-3000:]
-        assert left(process.pid) == []
-        return complaints((self.folder / "out").read_text())  # spark-submit puts both of Python's outputs into one
+        assert processes_in_group(process.pid) == []
+        return errors((self.folder / "out").read_text())  # spark-submit puts both of Python's outputs into one
 
     def submit(self, script: str, *options: str, **environment: str) -> str:
-        """Submit a script and wait for its end; gives its results."""
+        """Submit a script, wait until it has succeeded, and return its results."""
         with self.submitted(script, *options, **environment) as process:
             return "".join(f"{line}\n" for line in self.finish(process))
 
 
-def left(group: int) -> list[str]:
-    """List what runs in a process group."""
+def processes_in_group(group: int) -> list[str]:
+    """Return the command lines of what runs in a process group."""
     commands = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
@@ -109,99 +114,103 @@ def left(group: int) -> list[str]:
     return commands
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a process group."""
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what still runs in a process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, SIGKILL)
     process.wait(30)
 
 
 @contextmanager
-def daemon(log: Path, page: int, *words: str) -> Iterator[None]:
-    """Run a master or a worker until the end of the `with` block, after which none of its executors may be left."""
+def daemon(log: Path, page: int, *arguments: str) -> Iterator[None]:
+    """Run a master or a worker until the end of the `with` block. After that, none of its executors may still run."""
     environment = (f"{name}={value}" for name, value in MACHINE.items())
-    command = ["setsid", *UNTIL_WE_END, "env", *environment, str(BIN / "spark-class"), *words]
+    command = ["setsid", *END_WITH_PARENT, "env", *environment, str(BIN / "spark-class"), *arguments]
     with running(command, f"http://{LOOPBACK}:{page}/json/", log) as process:
         try:
             yield
             process.terminate()
-            becomes(lambda: left(process.pid), [])
+            wait_until_equal(lambda: processes_in_group(process.pid), [])
         finally:
-            end_group(process)
+            kill_group(process)
 
 
 @pytest.fixture(scope="module")
 def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A master and two workers with one core each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "events").mkdir()
-    port, page, pages = free_port(), free_port(), [free_port(), free_port()]
+    port, page, worker_pages = free_port(), free_port(), [free_port(), free_port()]
     master = f"spark://{LOOPBACK}:{port}"
-    at = ("--host", LOOPBACK, "--webui-port")
+    address = ("--host", LOOPBACK, "--webui-port")
 
     def workers() -> set[str] | None:
         with urlopen(f"http://{LOOPBACK}:{page}/json/", timeout=10) as answer:
-            there = json.load(answer)["workers"]
-        alive = {worker["webuiaddress"] for worker in there if worker["state"] == "ALIVE"}
+            registered = json.load(answer)["workers"]
+        alive = {worker["webuiaddress"] for worker in registered if worker["state"] == "ALIVE"}
         return alive if len(alive) == 2 else None
 
-    with ExitStack() as all_three:
-        words = [f"{DEPLOY}.master.Master", *at, str(page), "--port", str(port)]
-        all_three.enter_context(daemon(folder / "master.log", page, *words))
-        for number, own_page in enumerate(pages):
+    with ExitStack() as daemons:
+        arguments = [f"{DEPLOY}.master.Master", *address, str(page), "--port", str(port)]
+        daemons.enter_context(daemon(folder / "master.log", page, *arguments))
+        for number, own_page in enumerate(worker_pages):
             work = folder / f"work{number}"
-            words = [f"{DEPLOY}.worker.Worker", *at, str(own_page), "-c", "1", "-m", "1g", "-d", str(work), master]
-            all_three.enter_context(daemon(folder / f"{work.name}.log", own_page, *words))
+            arguments = [f"{DEPLOY}.worker.Worker", *address, str(own_page), "-c", "1", "-m", "1g", "-d", str(work)]
+            daemons.enter_context(daemon(folder / f"{work.name}.log", own_page, *arguments, master))
         alive = wait_for("two workers", workers, 60)
-        yield Cluster(master, alive, folder, Reader(folder, Stack("", pushgateway_url)))
+        yield Cluster(master, alive, folder, Workspace(folder, Stack("", pushgateway_url)))
 
 
 def packages(ivy: Path) -> list[str]:
-    """Give the options that let spark-submit fetch Delta's jars into this folder."""
+    """Return the options with which spark-submit fetches Delta's jars into this folder."""
     coordinates = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
-    return ["--packages", coordinates, "--exclude-packages", NOT_DELTA, "--conf", f"spark.jars.ivy={ivy}"]
+    return ["--packages", coordinates, "--exclude-packages", EXCLUDES, "--conf", f"spark.jars.ivy={ivy}"]
 
 
-def test_the_steps_of_the_tutorial(cluster: Cluster) -> None:
-    reader = cluster.reader
+def test_scripts_under_spark_submit_print_the_same(cluster: Cluster) -> None:
+    workspace = cluster.workspace
     assert cluster.submit("create_table.py", *KEPT_JARS) == CREATED
-    assert cluster.submit("visits_creator_job.py", *KEPT_JARS) == pushed(reader, "visits_writer_version", 3)
+    assert cluster.submit("visits_creator_job.py", *KEPT_JARS) == pushed(workspace, "visits_writer_version", 3)
     assert cluster.submit("visits_reader.py", *packages(cluster.folder / "ivy")) == VISITS
-    assert cluster.submit("visits_consumer.py", *KEPT_JARS) == VISITS + pushed(reader, "visits_reader_version", 3)
-    assert truth.gauges(reader.stack.pushgateway) == {"visits_writer_version": 3, "visits_reader_version": 3}
+    assert cluster.submit("visits_consumer.py", *KEPT_JARS) == VISITS + pushed(workspace, "visits_reader_version", 3)
+    assert truth.gauges(workspace.stack.pushgateway) == {"visits_writer_version": 3, "visits_reader_version": 3}
 
 
-def test_a_consumer_that_follows_beside_a_writer_without_spark_submit(cluster: Cluster, tmp_path: Path) -> None:
-    """Each has one of the two executors; the consumer's Python is asked to stop, and stops Spark."""
-    reader, fraud = cluster.reader, "visits_reader_version_fraud"
+def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Each has one of the two executors. The consumer's Python gets the signal, and stops Spark."""
+    workspace, fraud = cluster.workspace, "visits_reader_version_fraud"
     defaults = {**cluster.settings, "spark.cores.max": "1"}
     del defaults["spark.master"]
     (tmp_path / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
 
     def versions() -> tuple[float | None, ...]:
-        there = truth.gauges(reader.stack.pushgateway)
-        return tuple(there.get(job) for job in ("visits_writer_version", "visits_reader_version", fraud))
+        gauges = truth.gauges(workspace.stack.pushgateway)
+        return tuple(gauges.get(group) for group in ("visits_writer_version", "visits_reader_version", fraud))
 
+    one_core = ("--conf", "spark.cores.max=1")
     with cluster.submitted(
-        "visits_consumer.py --follow", *KEPT_JARS, "--conf", "spark.cores.max=1", VISITS_CONSUMER="fraud"
+        "examples/long_running_consumer.py", *KEPT_JARS, *one_core, VISITS_CONSUMER="fraud"
     ) as consumer:
-        becomes(versions, (3, 3, 3), LIMIT)
-        written = reader.succeed(
+        wait_until_equal(versions, (3, 3, 3), LIMIT)
+        printed_by_writer = workspace.succeed(
             "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(tmp_path), **MACHINE
         )
-        assert written == pushed(reader, "visits_writer_version", 6)
-        becomes(versions, (6, 3, 6), LIMIT)
-        (python,) = [one for one in psutil.Process(consumer.pid).children() if one.name().startswith("python")]
+        assert printed_by_writer == pushed(workspace, "visits_writer_version", 6)
+        wait_until_equal(versions, (6, 3, 6), LIMIT)
+        (python,) = [child for child in psutil.Process(consumer.pid).children() if child.name().startswith("python")]
         python.terminate()
         printed = cluster.finish(consumer)
-    assert printed[-1] + "\n" == pushed(reader, fraud, 6)
+    assert printed[-1] + "\n" == pushed(workspace, fraud, 6)
     assert sum(line.startswith("|visit ") for line in printed) == 18
 
 
 class App(NamedTuple):
-    """What an application on the cluster noted of itself."""
+    """An application, as its event log describes it."""
 
     name: str
-    told: dict[str, str]  # its settings
+    settings: dict[str, str]
     ran_on: set[str]  # the pages of the workers whose executors ran its tasks
 
     @classmethod
@@ -214,38 +223,38 @@ class App(NamedTuple):
             event["Executor ID"]: event["Executor Info"]["Log Urls"]["stdout"].partition("/logPage")[0]
             for event in events["ExecutorAdded"]
         }
-        told = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
+        settings = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
         ran_on = {pages[event["Task Info"]["Executor ID"]] for event in events.get("TaskEnd", [])}
-        return cls(told["spark.app.name"], told, ran_on)
+        return cls(settings["spark.app.name"], settings, ran_on)
 
 
 @pytest.fixture(scope="module")
 def apps(cluster: Cluster) -> list[App]:
-    """What the tests before have run, in the order of their starts."""
+    """The applications of the tests above, in the order of their starts."""
     return [App.from_events(file) for file in sorted((cluster.folder / "events").iterdir())]
 
 
-def test_the_workers_did_the_work(cluster: Cluster, apps: list[App]) -> None:
-    story = ["create_table", "visits_creator_job", "visits_reader", "visits_consumer"]
-    assert [app.name for app in apps] == [*story, "visits_consumer", "visits_creator_job"]
+def test_apps_on_cluster_ran_on_the_workers(cluster: Cluster, apps: list[App]) -> None:
+    scripts = ["create_table", "visits_creator_job", "visits_reader", "visits_consumer"]
+    assert [app.name for app in apps] == [*scripts, "long_running_consumer", "visits_creator_job"]
     assert [len(app.ran_on) for app in apps[4:]] == [1, 1]
     assert [app.name for app in apps if not app.ran_on] == []
     assert set().union(*(app.ran_on for app in apps[:4])) == cluster.workers
 
 
-def test_nothing_that_is_for_one_machine_went_along(cluster: Cluster, apps: list[App]) -> None:
-    ours = SETTINGS | SHORT_RUN
+def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps: list[App]) -> None:
+    for_one_machine = SETTINGS | SHORT_RUN
     java = (*JAVA_OPTIONS, ONE_COMPILER, "SharedArchiveFile")
     for app in apps:
-        assert [name for name, value in ours.items() if app.told.get(name) == value] == [], app.name
-        assert "spark.driver.extraClassPath" not in app.told
-        options = " ".join(value for name, value in app.told.items() if name.endswith("JavaOptions"))
+        assert [name for name, value in for_one_machine.items() if app.settings.get(name) == value] == [], app.name
+        assert "spark.driver.extraClassPath" not in app.settings
+        options = " ".join(value for name, value in app.settings.items() if name.endswith("JavaOptions"))
         assert [option for option in java if option in options] == [], app.name
-    started = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
-    assert len(started) >= 10  # executors: two for each of the four steps, and one for each of the two beside
-    assert [line for line in started if not line.startswith("Spark Executor Command: ")] == []
-    assert [option for option in java for line in started if option in line] == []
+    executors = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
+    assert len(executors) >= 10  # two for each of the first four, and one for each of the last two
+    assert [line for line in executors if not line.startswith("Spark Executor Command: ")] == []
+    assert [option for option in java for line in executors if option in line] == []
 
 
-def test_nothing_was_left_where_the_scripts_were_started(cluster: Cluster) -> None:
-    assert list(cluster.reader.desk.iterdir()) == []
+def test_apps_on_cluster_leave_nothing_in_the_working_directory(cluster: Cluster) -> None:
+    assert list(cluster.workspace.working_directory.iterdir()) == []

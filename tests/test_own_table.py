@@ -1,61 +1,49 @@
-"""The README's example for the reader's own table, as it stands there: the script and the rules in Prometheus."""
+"""examples/own_table.py and the README's rules for it in Prometheus."""
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from demo.programs import program
-from demo.stack import ROOT, Stack, wait_for
-from lag_detector.gauges import publish, pushgateway
+from demo.stack import ROOT, wait_for
+from lag_detector.pushgateway import Pushgateway
 from tests import truth
-from tests.conftest import becomes
+from tests.workspace import Workspace, wait_until_equal
 
-import pytest
 import yaml
 
 SECTION = (ROOT / "README.md").read_text().partition("## Use it on your own table")[2].partition("\n## ")[0]
-((SCRIPT,), (RULES,)) = (re.findall(rf"```{kind}\n(.*?)```", SECTION, re.DOTALL) for kind in ("python", "yaml"))
+(RULES,) = re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
 WRITER, READER = "orders_writer_version", "orders_reader_version_billing"
 
 
-def test_the_example(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
+def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Workspace) -> None:
+    stack = workspace.stack
     rules = yaml.safe_load(RULES)["groups"][0]["rules"]
 
-    def held() -> set[str]:
+    def firing() -> set[str]:
         return {rule["alert"] for rule in rules if stack.query(rule["expr"].replace("> 900", "> 5"))}
 
-    def published() -> dict[str, float]:
+    def pushed() -> dict[str, float]:
         names = (WRITER, "orders_reader_version")
-        return {
-            series["job"]: value for series, value in truth.samples(stack.pushgateway) if series["__name__"] in names
-        }
+        samples = truth.samples(stack.pushgateway)
+        return {series["job"]: value for series, value in samples if series["__name__"] in names}
 
-    shutil.copytree(ROOT / "lag_detector", tmp_path / "lag_detector")
-    (tmp_path / ".cache").symlink_to(ROOT / ".cache")
-    (tmp_path / "billing.py").write_text(SCRIPT.replace("/tmp/lake", str(tmp_path / "lake")))
-    command = [sys.executable, "billing.py"]
-    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}) as billing:
+    lake = workspace.folder / "lake"
+    with workspace.start("examples/own_table.py", LAKE=str(lake), PYTHONPATH="") as billing:
         try:
-            becomes(published, {WRITER: 0, READER: 0}, limit=120)
-            wait_for(
-                "both in Prometheus", lambda: len(stack.query(f'{{job=~"{WRITER}|{READER}"}} == 0')) > 1 or None, 30
-            )
-            assert held() == set()
+            wait_until_equal(pushed, {WRITER: 0, READER: 0}, limit=120)
+            both = f'{{job=~"{WRITER}|{READER}"}} == 0'
+            wait_for("both in Prometheus", lambda: len(stack.query(both)) > 1 or None, 30)
+            assert firing() == set()
         finally:
             billing.kill()
-    publish(pushgateway(), WRITER, 3, time.time())
-    becomes(held, {rule["alert"] for rule in rules})
+    assert {path.name for path in lake.iterdir()} == {"orders", "checkpoints"}
+    Pushgateway(stack.pushgateway).push(WRITER, 3, time.time())
+    wait_until_equal(firing, {rule["alert"] for rule in rules})
 
 
-def test_the_rules_are_sound(tmp_path: Path) -> None:
+def test_rules_of_the_readme_are_valid(tmp_path: Path) -> None:
     (tmp_path / "orders.yml").write_text(RULES)
     subprocess.run([program("promtool"), "check", "rules", "orders.yml"], cwd=tmp_path, check=True, timeout=60)
-
-
-def test_it_is_short() -> None:
-    assert len(SCRIPT.splitlines()) < 25

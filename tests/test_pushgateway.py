@@ -1,7 +1,9 @@
-"""Publishing: what arrives at a real Pushgateway, and how a push ends that does not."""
+"""Pushing: what arrives at a real Pushgateway, and how a push fails."""
 
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,136 +11,236 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event
 
+from tutorial import settings
+
 from demo.programs import program
 from demo.stack import free_port, pushgateway, running
-from lag_detector import gauges
-from lag_detector.errors import LagDetectorError
+from lag_detector.errors import LagDetectorError, PushgatewayError
+from lag_detector.pushgateway import Pushgateway
 from tests import truth
-from tests.servers import serving
+from tests.servers import serve
 
 import pytest
 import trustme
 
-GAUGE = "visits_test"
+METRIC = "visits_test"
+OTHER_HOST = "gateway.example"
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "WAITS", (0.1, 0.2))
-    monkeypatch.setattr(gauges, "TRY_TIMEOUT", 0.5)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up after a second or two instead of thirty."""
+    monkeypatch.setattr("lag_detector.pushgateway.RETRY_DELAYS", (0.1, 0.2))
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 0.5)
+
+
+Push = Callable[[str, int], None]
 
 
 @pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Publish as a script does that finds this address in its environment."""
+def push(monkeypatch: pytest.MonkeyPatch) -> Push:
+    """Push as a script does that has this URL in its environment."""
 
-    def to(address: str, version: int) -> None:
-        monkeypatch.setenv("PUSHGATEWAY_URL", address)
-        gauges.publish(gauges.pushgateway(), GAUGE, version)
+    def push_to(url: str, version: int) -> None:
+        monkeypatch.setenv("PUSHGATEWAY_URL", url)
+        settings.pushgateway().push(METRIC, version)
 
-    return to
+    return push_to
 
 
-Publish = Callable[[str, int], None]
+def read_body(request: BaseHTTPRequestHandler) -> str:
+    """Read what was pushed. Closed before that, the connection may be reset and the answer lost."""
+    return request.rfile.read(int(request.headers["Content-Length"])).decode()
 
 
 @contextmanager
-def answering(*codes: int) -> Iterator[tuple[str, list[str]]]:
-    """Serve these answers, one for each request; gives host and port, and the requests' Authorization headers."""
-    seen: list[str] = []
-    answers = iter(codes)
+def serve_codes(*codes: int, body: bytes = b"") -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
+    """Answer each request with the next code, and yield host and port, and the requests."""
+    requests: list[BaseHTTPRequestHandler] = []
+    remaining = iter(codes)
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        seen.append(request.headers.get("Authorization", ""))
-        request.send_response(next(answers))
+        requests.append(request)
+        read_body(request)
+        request.send_response(next(remaining))
         request.end_headers()
+        request.wfile.write(body)
 
-    with serving(answer) as address:
-        yield address, seen
+    with serve(answer) as address:
+        yield address, requests
 
 
-def test_publish_replaces_and_forget_removes(
-    tmp_path: Path, publish: Publish, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_push_again_replaces_the_version(tmp_path: Path, push: Push, capsys: pytest.CaptureFixture[str]) -> None:
     with pushgateway(tmp_path, free_port()) as address:
-        publish(address + "/", 3)
-        publish(address, 6)
-        assert truth.gauges(address) == {GAUGE: 6}
+        push(address + "/", 3)
+        push(address, 6)
+        assert truth.gauges(address) == {METRIC: 6}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_delete_metric_twice_leaves_no_gauge(tmp_path: Path, push: Push) -> None:
+    with pushgateway(tmp_path, free_port()) as address:
+        push(address, 3)
         for _ in range(2):
-            gauges.forget(gauges.pushgateway(), GAUGE)
+            settings.pushgateway().delete_metric(METRIC)
             assert truth.gauges(address) == {}
-    assert capsys.readouterr().out == f"{GAUGE} 3 pushed to {address}\n{GAUGE} 6 pushed to {address}\n"
+        settings.pushgateway().delete_group(METRIC)
 
 
-def test_a_gateway_that_recovers_gets_the_push(publish: Publish) -> None:
-    with answering(500, 503, 200) as (address, seen):
-        publish(f"http://{address}", 3)
-        assert len(seen) == 3
+def test_push_when_gateway_recovers_is_delivered(push: Push) -> None:
+    with serve_codes(500, 503, 200) as (address, requests):
+        push(f"http://{address}", 3)
+        assert len(requests) == 3
 
 
-def test_a_gateway_that_is_slow_gets_the_push(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "TRY_TIMEOUT", 10)
-    seen = []
+def test_push_without_retry_makes_one_attempt() -> None:
+    with serve_codes(503) as (address, requests):
+        with pytest.raises(PushgatewayError, match="answered 503"):
+            Pushgateway(f"http://{address}").push(METRIC, 3, retry=False)
+        assert len(requests) == 1
+
+
+def test_push_to_slow_gateway_is_delivered(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 10)
+    paths = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        seen.append(request.path)
-        time.sleep(1)  # the slowness itself
+        paths.append(request.path)
+        read_body(request)
+        time.sleep(1)  # this is the slowness
         request.send_response(202)
         request.end_headers()
 
-    with serving(answer) as address:
-        publish(f"http://{address}", 3)
-    assert len(seen) == 1
+    with serve(answer) as address:
+        push(f"http://{address}", 3)
+    assert len(paths) == 1
 
 
-@pytest.mark.parametrize(("codes", "tries"), [((400,), 1), ((401,), 1), ((302,), 1), ((500, 500, 500), 3)])
-def test_a_gateway_that_refuses_is_named_without_the_password(
-    codes: tuple[int, ...], tries: int, publish: Publish
-) -> None:
-    with answering(*codes) as (address, seen):
-        with pytest.raises(LagDetectorError, match=f"http://{address} .*answered {codes[0]}") as told:
-            publish(f"http://me:s%20cret@{address}", 3)
-        assert "cret" not in str(told.value)
-        assert seen == ["Basic bWU6cyBjcmV0"] * tries
+@pytest.mark.parametrize("codes", [(400,), (401,), (302,), (500, 500, 500)], ids=["400", "401", "302", "500"])
+def test_push_that_fails_names_the_gateway_without_password(codes: tuple[int, ...], push: Push) -> None:
+    with serve_codes(*codes) as (address, requests):
+        with pytest.raises(PushgatewayError, match=f"http://{address} answered {codes[0]}") as raised:
+            push(f"http://me:s%20cret@{address}", 3)
+        assert "cret" not in str(raised.value)
+        assert [request.headers["Authorization"] for request in requests] == ["Basic bWU6cyBjcmV0"] * len(codes)
 
 
-def test_a_redirect_is_not_followed(publish: Publish) -> None:
-    with answering() as (elsewhere, seen):
+def test_push_that_is_rejected_names_the_answer(push: Push) -> None:
+    with serve_codes(400, body=b"pushed metrics are invalid\nsecond line\n") as (address, _):
+        with pytest.raises(PushgatewayError) as raised:
+            push(f"http://{address}", 3)
+        assert str(raised.value) == (
+            f"the Pushgateway at http://{address} answered 400 Bad Request: pushed metrics are invalid: "
+            f"{METRIC} 3 was not delivered, and what the table holds is unaffected"
+        )
+        assert raised.value.rejected
+
+
+def test_push_to_failing_gateway_is_not_rejected(push: Push) -> None:
+    with serve_codes(503, 503, 503, body=b"starting") as (address, _):
+        with pytest.raises(PushgatewayError, match=r"answered 503 Service Unavailable: starting: ") as raised:
+            push(f"http://{address}", 3)
+        assert not raised.value.rejected
+
+
+def test_push_to_closed_port_is_not_rejected(push: Push) -> None:
+    with pytest.raises(PushgatewayError, match=r"cannot be reached \(connection refused\): ") as raised:
+        push(f"http://127.0.0.1:{free_port()}", 3)
+    assert not raised.value.rejected
+
+
+def test_push_that_is_redirected_does_not_follow(push: Push) -> None:
+    with serve_codes() as (elsewhere, requests):
 
         def answer(request: BaseHTTPRequestHandler) -> None:
+            read_body(request)
             request.send_response(307)
             request.send_header("Location", f"http://{elsewhere}{request.path}")
             request.end_headers()
 
-        with serving(answer) as address, pytest.raises(LagDetectorError, match="answered 307"):
-            publish(f"http://me:secret@{address}", 3)
-        assert seen == []
+        with serve(answer) as address, pytest.raises(LagDetectorError, match="answered 307"):
+            push(f"http://me:secret@{address}", 3)
+        assert requests == []
 
 
-def test_a_proxy_is_not_asked_for_this_machine(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        pytest.param("[::1]", marks=pytest.mark.skipif(not has_ipv6_loopback(), reason="no IPv6 loopback")),
+    ],
+)
+@pytest.mark.parametrize("no_proxy", [None, "elsewhere"])
+def test_push_to_loopback_bypasses_proxy_and_keeps_environment(
+    host: str, no_proxy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pushgateway(tmp_path, free_port()) as address:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-        monkeypatch.setenv("no_proxy", "elsewhere")
-        publish(address, 3)
+    address = f"http://{host}:{free_port()}"
+    command = [program("prometheus-pushgateway"), f"--web.listen-address={address.removeprefix('http://')}"]
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with running(command, f"{address}/-/ready", tmp_path / "log"):
+        with monkeypatch.context() as patch:
+            patch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+            if no_proxy:
+                patch.setenv("no_proxy", no_proxy)
+            before = dict(os.environ)
+            gateway = Pushgateway(address)
+            assert dict(os.environ) == before
+            gateway.push(METRIC, 3)
+            assert gateway.group_names(METRIC) == [METRIC]
+            assert dict(os.environ) == before
+        assert truth.gauges(address) == {METRIC: 3}
 
 
-def test_a_name_that_nobody_has(publish: Publish) -> None:
-    with pytest.raises(LagDetectorError, match=r"http://no-such-host\.invalid:9091 .*(name|address)"):
-        publish("http://no-such-host.invalid:9091", 3)
+def test_push_to_another_host_goes_through_proxy(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_codes(202) as (proxy, requests):
+        monkeypatch.setenv("http_proxy", f"http://{proxy}")
+        monkeypatch.setenv("no_proxy", "elsewhere.example")
+        Pushgateway("http://localhost:9091")  # which needs no proxy, and must not affect the other one
+        push(f"http://{OTHER_HOST}:9091", 3)
+        assert [request.path for request in requests] == [f"http://{OTHER_HOST}:9091/metrics/job/{METRIC}"]
 
 
-def test_a_gateway_that_never_answers_is_given_up(publish: Publish) -> None:
+def test_push_to_host_in_no_proxy_bypasses_proxy(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolve_to_loopback(host: str, *arguments: object, **options: object) -> object:
+        return resolve("127.0.0.1" if host == OTHER_HOST else host, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to_loopback)
+    with serve_codes() as (proxy, by_proxy), serve_codes(202) as (address, direct):
+        monkeypatch.setenv("http_proxy", f"http://{proxy}")
+        monkeypatch.setenv("no_proxy", f"elsewhere.example,{OTHER_HOST}")
+        push(f"http://{address.replace('127.0.0.1', OTHER_HOST)}", 3)
+        assert (len(by_proxy), len(direct)) == (0, 1)
+
+
+def test_push_to_unknown_host_names_it(push: Push) -> None:
+    with pytest.raises(PushgatewayError, match=r"http://no-such-host\.invalid:9091 .*(name|address)"):
+        push("http://no-such-host.invalid:9091", 3)
+
+
+def test_push_to_silent_gateway_gives_up(push: Push) -> None:
     with socket.socket() as black_hole:
         black_hole.bind(("127.0.0.1", 0))
         black_hole.listen()
-        with pytest.raises(LagDetectorError, match="timed out"):
-            publish(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
+        with pytest.raises(PushgatewayError, match=r"cannot be reached \(timed out\)") as raised:
+            push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
+        assert not raised.value.rejected
 
 
-def test_a_gateway_that_never_ends_its_answer_is_given_up(publish: Publish) -> None:
-    """Each of its bytes arrives within the timeout of the socket."""
+def test_push_when_answer_never_ends_gives_up(push: Push) -> None:
+    """Each byte of the answer arrives within the socket's timeout."""
     given_up = Event()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -146,76 +248,119 @@ def test_a_gateway_that_never_ends_its_answer_is_given_up(publish: Publish) -> N
             while not given_up.wait(0.1):
                 request.wfile.write(b"H")
         except OSError:
-            pass  # given up, indeed
+            pass  # the client has closed the connection
 
-    with serving(answer) as address:
+    with serve(answer) as address:
         begin = time.monotonic()
         try:
-            with pytest.raises(LagDetectorError, match="timed out"):
-                publish(f"http://{address}", 3)
+            with pytest.raises(PushgatewayError, match="timed out"):
+                push(f"http://{address}", 3)
         finally:
             given_up.set()
         assert time.monotonic() - begin < 10
 
 
-def test_the_tries_end_in_time(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the real patience: a black hole costs 30 seconds, and many tries are made in them."""
+def test_push_with_real_delays_ends_in_time(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that never answers costs 30 seconds, in which several attempts are made."""
     monkeypatch.undo()
     with socket.socket() as black_hole:
         black_hole.bind(("127.0.0.1", 0))
         black_hole.settimeout(0)
         black_hole.listen()
         begin = time.monotonic()
-        with pytest.raises(LagDetectorError, match="timed out"):
-            publish(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
+        with pytest.raises(PushgatewayError, match="timed out"):
+            push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
         assert time.monotonic() - begin < 33
         for _ in range(4):
             black_hole.accept()
 
 
 @pytest.mark.parametrize("url", ["localhost:9091", "ftp://host", "http://host:port", "http://", "http://host:0"])
-def test_an_address_that_is_none_is_refused(url: str, publish: Publish) -> None:
-    with pytest.raises(LagDetectorError, match="PUSHGATEWAY_URL is not of the form"):
-        publish(url, 3)
+def test_pushgateway_with_invalid_url_raises(url: str, push: Push) -> None:
+    with pytest.raises(LagDetectorError, match="PUSHGATEWAY_URL: the URL is not of the form"):
+        push(url, 3)
+
+
+@pytest.mark.parametrize("content", ["<html>Prometheus</html>", ""], ids=["html", "empty"])
+def test_group_names_when_answer_is_not_json_raises(content: str, tmp_path: Path) -> None:
+    (tmp_path / "api" / "v1").mkdir(parents=True)
+    (tmp_path / "api" / "v1" / "metrics").write_text(content)
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with running(command, address, tmp_path / "log"):
+        with pytest.raises(PushgatewayError) as raised:
+            Pushgateway(address).group_names(METRIC)
+        assert str(raised.value) == (
+            f"the Pushgateway at {address} gave no valid answer (expecting value: line 1 column 1 (char 0)): "
+            f"nothing is known about the groups of {METRIC}, and none was deleted"
+        )
+        assert not raised.value.rejected
 
 
 @pytest.mark.parametrize(
-    ("persistent", "end", "left"),
-    [pytest.param(True, signal.SIGTERM, {GAUGE: 3}, id="kept"), pytest.param(False, signal.SIGKILL, {}, id="lost")],
+    ("latest", "pushed"),
+    [
+        pytest.param([(3, 1.5), (3, 1.5)], [3], id="unchanged"),
+        pytest.param([(3, 1.5), (4, 2.5), (6, 3.5), (6, 3.5)], [3, 4, 6], id="changed-twice"),
+    ],
 )
-def test_after_a_restart_the_next_push_is_right(
-    persistent: bool, end: signal.Signals, left: dict[str, float], publish: Publish, tmp_path: Path
+def test_push_latest_when_version_changes_meanwhile_pushes_again(
+    latest: list[tuple[int, float | None]], pushed: list[float]
+) -> None:
+    remaining = iter(latest)
+    versions: list[float] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        (sample,) = [line for line in read_body(request).splitlines() if line.startswith(f"{METRIC} ")]
+        versions.append(float(sample.split()[1]))
+        request.send_response(202)
+        request.end_headers()
+
+    with serve(answer) as address:
+        version = Pushgateway(f"http://{address}").push_latest(METRIC, lambda: next(remaining))
+    assert versions == pushed
+    assert version == pushed[-1]
+    assert list(remaining) == []
+
+
+@pytest.mark.parametrize(
+    ("persistent", "end", "kept"),
+    [pytest.param(True, signal.SIGTERM, {METRIC: 3}, id="kept"), pytest.param(False, signal.SIGKILL, {}, id="lost")],
+)
+def test_push_after_gateway_restart_is_delivered(
+    persistent: bool, end: signal.Signals, kept: dict[str, float], push: Push, tmp_path: Path
 ) -> None:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
     command += [f"--persistence.file={tmp_path / 'gauges' if persistent else ''}"]
     with running(command, f"{address}/-/ready", tmp_path / "log") as gateway:
-        publish(address, 3)
+        push(address, 3)
         gateway.send_signal(end)
         gateway.wait(30)
     with running(command, f"{address}/-/ready", tmp_path / "log"):
-        assert truth.gauges(address) == left
-        publish(address, 6)
-        assert truth.gauges(address) == {GAUGE: 6}
+        assert truth.gauges(address) == kept
+        push(address, 6)
+        assert truth.gauges(address) == {METRIC: 6}
 
 
-def test_user_and_password(publish: Publish, tmp_path: Path) -> None:
-    """The hash is that of the password `s cret`, by bcrypt."""
+def test_push_with_wrong_password_is_rejected(push: Push, tmp_path: Path) -> None:
+    """The hash is bcrypt's of the password `s cret`."""
     (tmp_path / "web.yml").write_text(
         "basic_auth_users: {me: $2b$04$ZEDlSfTElp6VfAyp6dZ5Me.FefFUrTiINVGCRYttrs7tIpcNXoHTy}\n"
     )
     with pushgateway(tmp_path, free_port(), f"--web.config.file={tmp_path / 'web.yml'}") as address:
         host = address.removeprefix("http://")
-        publish(f"http://me:s%20cret@{host}", 3)
+        push(f"http://me:s%20cret@{host}", 3)
         for login in ("me:wr%20ng@", "you:s%20cret@", ""):
-            with pytest.raises(LagDetectorError, match=f"{address} .*answered 401") as told:
-                publish(f"http://{login}{host}", 6)
-            assert "cret" not in str(told.value)
-            assert "ng@" not in str(told.value)
+            with pytest.raises(PushgatewayError, match=f"{address} answered 401") as raised:
+                push(f"http://{login}{host}", 6)
+            assert raised.value.rejected
+            assert "cret" not in str(raised.value)
+            assert "ng@" not in str(raised.value)
 
 
-def test_https(publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_over_https_verifies_the_certificate(push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -228,7 +373,7 @@ def test_https(publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     options = (f"--web.config.file={tmp_path / 'web.yml'}",)
     with pushgateway(tmp_path, free_port(), *options, scheme="https") as address:
-        publish(address, 3)
+        push(address, 3)
         monkeypatch.delenv("SSL_CERT_FILE")
-        with pytest.raises(LagDetectorError, match="certificate verify failed"):
-            publish(address, 6)
+        with pytest.raises(PushgatewayError, match="certificate verify failed"):
+            push(address, 6)

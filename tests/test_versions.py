@@ -1,14 +1,13 @@
-"""What a Delta offset says about the version read: the off-by-one that the alert hangs on; and consumers' names."""
+"""The version that a stream has read, computed from its offsets. An error of one here is an error in every alert."""
 
 from typing import Any
 
-from lag_detector.consumers import consumer
 from lag_detector.errors import LagDetectorError
-from lag_detector.gauges import Pushgateway, publish
-from lag_detector.places import checkpoint_location
-from lag_detector.versions import last_read_version
+from lag_detector.versions import last_read_version, next_version
 
 import pytest
+
+V2_SOURCE = "io.delta.spark.internal.v2.read.DeltaV2MicroBatchStream@"
 
 
 def progress(*offsets: Any, table: str = "visits", start: Any = None) -> dict[str, Any]:
@@ -16,9 +15,22 @@ def progress(*offsets: Any, table: str = "visits", start: Any = None) -> dict[st
     return {"sources": [{"description": description, "startOffset": start, "endOffset": offset} for offset in offsets]}
 
 
-def delta(version: int, index: int, in_snapshot: bool, table: str = "visits", form: int = 1) -> dict[str, Any]:
+def v2_progress(*offsets: Any) -> dict[str, Any]:
+    """Return a progress of DSv2, where each source has a description of its own and no path."""
+    descriptions = [f"{V2_SOURCE}{0xD77BC5E + number:x}" for number in range(len(offsets))]
     return {
-        "sourceVersion": form,
+        "sources": [
+            {"description": description, "startOffset": None, "endOffset": offset}
+            for description, offset in zip(descriptions, offsets, strict=True)
+        ]
+    }
+
+
+def delta_offset(
+    version: int, index: int = -1, in_snapshot: bool = False, table: str = "visits", offset_format: int = 1
+) -> dict[str, Any]:
+    return {
+        "sourceVersion": offset_format,
         "reservoirId": f"id of {table}",
         "reservoirVersion": version,
         "index": index,
@@ -28,94 +40,135 @@ def delta(version: int, index: int, in_snapshot: bool, table: str = "visits", fo
 
 KAFKA = {"sources": [{"description": "KafkaV2[Subscribe[visits]]", "endOffset": {"visits": {"0": 4}}}]}
 
+KNOWN = [
+    pytest.param(delta_offset(1), 0, id="empty-table"),
+    pytest.param(delta_offset(4), 3, id="three-appends"),
+    pytest.param(delta_offset(4, offset_format=3), 3, id="offset-format-3"),
+    pytest.param(delta_offset(4, 0), 3, id="version-4-read-in-part"),
+    pytest.param(delta_offset(10), 9, id="initial-snapshot-of-version-9-read"),
+]
+UNKNOWN = [
+    pytest.param(progress(delta_offset(9, 1, True)), id="initial-snapshot-read-in-part"),
+    pytest.param(progress(None), id="no-batch-yet"),
+    pytest.param(v2_progress(None), id="no-batch-yet-with-dsv2"),
+    pytest.param(None, id="no-progress-yet"),
+]
 
-def together(*queries: dict[str, Any]) -> dict[str, Any]:
+
+def merge(*queries: dict[str, Any]) -> dict[str, Any]:
     return {"sources": [source for query in queries for source in query["sources"]]}
 
 
-@pytest.mark.parametrize(
-    ("offset", "version"),
-    [
-        pytest.param(delta(1, -1, False), 0, id="an empty table"),
-        pytest.param(delta(4, -1, False), 3, id="three appends"),
-        pytest.param(delta(4, 0, False), 3, id="version 4 half read counts as unread"),
-        pytest.param(delta(10, -1, False), 9, id="the initial snapshot of version 9, read whole"),
-        pytest.param(delta(9, 1, True), None, id="the initial snapshot, half read"),
-        pytest.param(None, None, id="no batch yet"),
-    ],
-)
-def test_the_version_read_is_the_one_before_the_offset(offset: Any, version: int | None) -> None:
+def versions_by_id(query: dict[str, Any], *tables: str) -> list[int | None]:
+    return [last_read_version(query, f"id of {table}") for table in tables]
+
+
+@pytest.mark.parametrize(("offset", "version"), KNOWN)
+def test_last_read_version_is_the_one_before_the_offset(offset: Any, version: int) -> None:
     assert last_read_version(progress(offset)) == version
 
 
-def test_the_last_file_of_a_change_completes_a_version_once_nothing_more_is_found() -> None:
-    """Where the stream reads the change feed it ends on that file, and not on the next version."""
-    end = delta(4, 1, False)
-    assert last_read_version(progress(end, start=delta(4, -1, False))) == 3
-    assert last_read_version(progress(end, start=delta(4, 0, False))) == 3
+@pytest.mark.parametrize("unknown", UNKNOWN)
+def test_last_read_version_while_unknown_is_none(unknown: Any) -> None:
+    assert last_read_version(unknown) is None
+
+
+@pytest.mark.parametrize(("offset", "version"), KNOWN)
+def test_next_version_is_one_more_than_last_read_version(offset: Any, version: int) -> None:
+    assert next_version(progress(offset)) == version + 1
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+def test_next_version_while_unknown_raises(unknown: Any) -> None:
+    with pytest.raises(LagDetectorError, match="has not read any version completely yet; run it again to continue"):
+        next_version(unknown)
+
+
+def test_last_read_version_of_change_feed_is_complete_once_nothing_more_is_found() -> None:
+    """A stream of the change feed ends on the last file of a version, and not on the next version."""
+    end = delta_offset(4, 1)
+    assert last_read_version(progress(end, start=delta_offset(4))) == 3
+    assert last_read_version(progress(end, start=delta_offset(4, 0))) == 3
     assert last_read_version(progress(end, start=end)) == 4
-    snapshot = delta(4, 1, True)
+    assert next_version(progress(end, start=end)) == 5
+    snapshot = delta_offset(4, 1, True)
     assert last_read_version(progress(snapshot, start=snapshot)) is None
 
 
-def test_before_the_first_progress_it_is_unknown() -> None:
-    assert last_read_version(None) is None
+@pytest.mark.parametrize("query", [KAFKA, progress()], ids=["kafka", "no-source"])
+def test_last_read_version_without_delta_table_raises(query: Any) -> None:
+    with pytest.raises(LagDetectorError, match="reads no Delta table"):
+        last_read_version(query)
 
 
-def test_a_query_with_no_delta_table_has_no_version() -> None:
-    for other in (KAFKA, progress()):
-        with pytest.raises(LagDetectorError, match="reads no Delta table"):
-            last_read_version(other)
+def test_last_read_version_with_another_source_ignores_it() -> None:
+    assert last_read_version(merge(KAFKA, progress(delta_offset(4)))) == 3
+    assert last_read_version(merge(KAFKA, v2_progress(delta_offset(4)))) == 3
 
 
-def test_beside_another_source_a_delta_table_has_its_version() -> None:
-    assert last_read_version(together(KAFKA, progress(delta(4, -1, False)))) == 3
+def test_last_read_version_of_self_union_is_the_minimum() -> None:
+    assert last_read_version(progress(delta_offset(4), delta_offset(7))) == 3
+    assert last_read_version(progress(delta_offset(4), delta_offset(7, 0, True))) is None
+    assert last_read_version(progress(delta_offset(4), None), "id of visits") is None
 
 
-def test_of_a_table_that_is_read_twice_the_version_counts_that_both_have_read() -> None:
-    assert last_read_version(progress(delta(4, -1, False), delta(7, -1, False))) == 3
-    assert last_read_version(progress(delta(4, -1, False), delta(7, 0, True))) is None
-    assert last_read_version(progress(delta(4, -1, False), None), "id of visits") is None
-
-
-def test_each_table_of_a_query_has_a_version() -> None:
-    both = together(progress(delta(4, -1, False)), progress(delta(9, -1, False, "orders"), table="orders"))
-    assert [last_read_version(both, f"id of {table}") for table in ("visits", "orders")] == [3, 8]
+def test_last_read_version_of_two_tables_requires_an_id() -> None:
+    both = merge(progress(delta_offset(4)), progress(delta_offset(9, table="orders"), table="orders"))
+    assert versions_by_id(both, "visits", "orders") == [3, 8]
+    assert next_version(both, "id of orders") == 9
     with pytest.raises(LagDetectorError, match="reads 2 Delta tables"):
         last_read_version(both)
     with pytest.raises(LagDetectorError, match="does not read the table"):
         last_read_version(both, "id of refunds")
 
 
-def test_a_table_without_an_offset_yet_is_unknown_by_any_id() -> None:
-    both = together(progress(delta(4, -1, False)), progress(None, table="orders"))
-    assert [last_read_version(both, f"id of {table}") for table in ("visits", "orders")] == [3, None]
+def test_last_read_version_of_table_without_offset_is_unknown() -> None:
+    both = merge(progress(delta_offset(4)), progress(None, table="orders"))
+    assert versions_by_id(both, "visits", "orders") == [3, None]
+
+
+def test_last_read_version_of_dsv2_source_is_the_one_before_the_offset() -> None:
+    query = v2_progress(delta_offset(4))
+    assert query["sources"][0]["description"] == f"{V2_SOURCE}d77bc5e"
+    assert last_read_version(query) == 3
+    assert last_read_version(query, "id of visits") == 3
+    with pytest.raises(LagDetectorError, match="does not read the table"):
+        last_read_version(query, "id of orders")
+
+
+def test_last_read_version_of_dsv2_self_union_is_the_minimum() -> None:
+    query = v2_progress(delta_offset(7), delta_offset(4))
+    assert last_read_version(query) == 3
+    assert last_read_version(query, "id of visits") == 3
+    assert last_read_version(v2_progress(delta_offset(4), delta_offset(7, 0, True))) is None
+
+
+def test_last_read_version_of_two_dsv2_tables_requires_an_id() -> None:
+    both = v2_progress(delta_offset(4), delta_offset(9, table="orders"))
+    assert versions_by_id(both, "visits", "orders") == [3, 8]
+    with pytest.raises(LagDetectorError, match="reads 2 Delta tables"):
+        last_read_version(both)
+    with pytest.raises(LagDetectorError, match="does not read the table"):
+        last_read_version(both, "id of refunds")
+
+
+def test_last_read_version_with_dsv2_source_without_offset_is_unknown() -> None:
+    """That source may read the same table, whichever it is."""
+    query = v2_progress(delta_offset(4), None)
+    assert versions_by_id(query, "visits", "orders") == [None, None]
+    with pytest.raises(LagDetectorError, match="has not read any version completely yet"):
+        next_version(query, "id of visits")
 
 
 @pytest.mark.parametrize(
     "newer",
     [
-        pytest.param(progress(delta(4, -1, False, form=4)), id="an offset of a newer form"),
-        pytest.param(progress({"sourceVersion": 1, "version": 4}), id="an offset with other fields"),
-        pytest.param(progress("4"), id="an offset that is a text"),
-        pytest.param({"inputs": []}, id="a progress with other fields"),
+        pytest.param(progress(delta_offset(4, offset_format=4)), id="newer-offset-format"),
+        pytest.param(progress({"sourceVersion": 1, "version": 4}), id="offset-with-other-fields"),
+        pytest.param(progress("4"), id="offset-that-is-text"),
+        pytest.param({"inputs": []}, id="progress-with-other-fields"),
     ],
 )
-def test_what_newer_versions_say_is_refused(newer: Any) -> None:
-    with pytest.raises(LagDetectorError, match="not known here.*; go back to the pinned versions"):
+def test_last_read_version_of_unknown_format_raises(newer: Any) -> None:
+    with pytest.raises(LagDetectorError, match="unknown format.*; use the Spark and Delta versions that this lag det"):
         last_read_version(newer)
-
-
-@pytest.mark.parametrize("name", ["", "fraud", "search_2", "a" * 40])
-def test_names_of_consumers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISITS_CONSUMER", name)
-    assert consumer() == name
-
-
-@pytest.mark.parametrize("name", ["Fraud", "../visits", "2nd", "a b", "fraud\n", "_", "naïve", "a" * 41])
-def test_what_is_no_name_of_a_consumer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISITS_CONSUMER", name)
-    with pytest.raises(LagDetectorError, match="VISITS_CONSUMER is .*; take one like fraud"):
-        checkpoint_location()
-    with pytest.raises(LagDetectorError, match="the consumer is .*; take one like fraud"):
-        publish(Pushgateway("http://127.0.0.1:9"), "visits_test", 3, consumer=name)
