@@ -5,6 +5,7 @@ running batch end; a second one ends the process at once. Run it with VISITS_CON
 """
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
@@ -32,9 +33,8 @@ def main() -> None:
         )
         listener = ReaderVersionListener(spark, query, gateway, {TABLE: READER_VERSION}, consumer, report=progress)
         spark.streams.addListener(listener)
-        with on_stop_signal(stop.request):
+        with closing(listener), on_stop_signal(stop.request):
             stop.await_termination(query)
-        listener.close()
         version = next_version(query.lastProgress) - 1
         gateway.push(READER_VERSION, version, commit_timestamp(spark, TABLE, version), consumer)
         print(f"{group_name(READER_VERSION, consumer)} {version} pushed to {gateway}")

@@ -23,7 +23,7 @@ def main(consumer: str) -> None:
     if not consumer or group not in groups:
         names = [name.removeprefix(f"{READER_VERSION}_") for name in groups if name != READER_VERSION]
         raise LagDetectorError(
-            f"there is no consumer {consumer!r} on the Pushgateway; name one of these: {', '.join(names) or 'none'}"
+            f"the Pushgateway has no consumer {consumer!r}; it has these: {', '.join(names) or 'none'}"
         )
     gateway.delete_group(group)
     print(f"{group} deleted from {gateway}; its checkpoint stays in {checkpoint_location(consumer)}")

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import TypeVar
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
@@ -44,8 +44,8 @@ class Pushgateway:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
             valid = False
@@ -116,9 +116,21 @@ class Pushgateway:
 
         Raises:
             PushgatewayError: the gateway did not do it.
+            LagDetectorError: another group has the metric too. With two of them a query is ambiguous, and if their
+                types differ, the gateway rejects every push.
         """
-        for group in self.group_names(metric):
+        ours = self.group_names(metric)
+        for group in ours:
             self.delete_group(group)
+        for labels, names in self._groups(metric):
+            ours_too = labels.keys() == {"job"} and labels["job"] in ours
+            if names & {metric, f"{metric}_timestamp_seconds"} and not ours_too:
+                job_first = sorted(labels, key=lambda name: name != "job")
+                path = "/".join(quote(f"{name}/{labels[name]}") for name in job_first)
+                raise LagDetectorError(
+                    f"the Pushgateway has {metric} in the group {labels} too, pushed by another program; delete that "
+                    f"group with curl -X DELETE {self}/metrics/{path}"
+                )
 
     def delete_group(self, group: str) -> None:
         """Delete one group, whether it is there or not.
@@ -141,14 +153,22 @@ class Pushgateway:
         Raises:
             PushgatewayError: the gateway did not answer.
         """
+        names = [labels["job"] for labels, _ in self._groups(metric) if labels.keys() == {"job"}]
+        return [name for name in names if name == metric or name.startswith(f"{metric}_")]
+
+    def _groups(self, metric: str) -> list[tuple[dict[str, str], set[str]]]:
+        """Return all groups: their labels, and the names of their metrics."""
         request = Request(f"{self.address}/api/v1/metrics", headers=self._headers)
 
-        def ask(timeout: float) -> list[str]:
-            labels = [group["labels"] for group in json.loads(self._open(request, timeout))["data"]]
-            return [label["job"] for label in labels if set(label) == {"job"}]
+        def ask(timeout: float) -> list[tuple[dict[str, str], set[str]]]:
+            answer = json.loads(self._open(request, timeout))
+            try:
+                return [(dict(group["labels"]), set(group) - {"labels"}) for group in answer["data"]]
+            except (KeyError, TypeError) as error:
+                raise ValueError("its JSON is not that of a Pushgateway") from error
 
-        names = self._attempt(ask, f"nothing is known about the groups of {metric}, and none was deleted", RETRY_DELAYS)
-        return [name for name in names if name == metric or name.startswith(f"{metric}_")]
+        consequence = f"the groups of {metric} could not be listed, and none was deleted"
+        return self._attempt(ask, consequence, RETRY_DELAYS)
 
     def _handler(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes

@@ -164,8 +164,9 @@ def _sources_of_table(sources: list[Source], table: str | None) -> list[Source]:
         tables.setdefault(ids.get(source["description"], source["description"]), []).append(source)
     names = ", ".join(of_table[0]["description"] for of_table in tables.values())
     if table is None:
-        if len(tables) > 1:
-            raise LagDetectorError(f"the stream reads {len(tables)} Delta tables ({names}); say which one by its id")
+        known = [name for name, of_table in tables.items() if name in ids.values() or _has_path(of_table[0])]
+        if len(known) > 1:
+            raise LagDetectorError(f"the stream reads {len(known)} Delta tables ({names}); say which one by its id")
         return delta
     # Without an offset there is no id yet: such a source may read the table, unless its path is another one.
     without_id = [source for source in delta if source["description"] not in ids]
@@ -200,7 +201,10 @@ def table_id(spark: SparkSession, table: str) -> str:
     Raises:
         LagDetectorError: there is no such Delta table.
     """
-    (row,) = _delta_table(spark, table).detail().select("id").collect()
+    try:
+        (row,) = _delta_table(spark, table).detail().select("id").collect()
+    except AnalysisException as error:  # of a table by its name in a catalog, if Delta reads it through DSv2
+        raise LagDetectorError(f"Delta does not describe the table {table} by this name; use its path") from error
     return str(row["id"])
 
 

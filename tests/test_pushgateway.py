@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event
+from urllib.request import Request, urlopen
 
 from tutorial import settings
 
@@ -19,6 +20,7 @@ from lag_detector.errors import LagDetectorError, PushgatewayError
 from lag_detector.pushgateway import Pushgateway
 from tests import truth
 from tests.servers import serve
+from tests.workspace import wait_until_equal
 
 import pytest
 import trustme
@@ -85,6 +87,36 @@ def test_delete_metric_twice_leaves_no_gauge(tmp_path: Path, push: Push) -> None
             settings.pushgateway().delete_metric(METRIC)
             assert truth.gauges(address) == {}
         settings.pushgateway().delete_group(METRIC)
+
+
+@pytest.mark.parametrize(
+    ("pushed", "path"),
+    [
+        pytest.param(METRIC, "job/manual", id="other-job"),
+        pytest.param(METRIC, f"job/{METRIC}/instance/a%20b", id="additional-label"),
+        pytest.param(f"{METRIC}_timestamp_seconds", "job/manual", id="timestamp"),
+    ],
+)
+def test_delete_metric_that_another_program_pushes_names_the_command(
+    pushed: str, path: str, tmp_path: Path, push: Push
+) -> None:
+    """Pushed by hand, without a type: then the gateway rejects the gauge, which has one."""
+    with pushgateway(tmp_path, free_port()) as address:
+        gateway = Pushgateway(address)
+        gateway.push(METRIC, 3, timestamp=time.time())
+        by_hand = Request(f"{address}/metrics/{path}", f"{pushed} 3\n".encode(), method="POST")
+        gateway.delete_metric(METRIC)
+        urlopen(by_hand, timeout=10).close()
+        with pytest.raises(LagDetectorError, match=f"curl -X DELETE {address}/metrics/{path}$"):
+            gateway.delete_metric(METRIC)
+        with pytest.raises(PushgatewayError, match="answered 400 .*inconsistent with existing.*UNTYPED") as rejection:
+            gateway.push(METRIC, 6, timestamp=time.time())
+        assert rejection.value.rejected
+        urlopen(Request(f"{address}/metrics/{path}", method="DELETE"), timeout=10).close()
+        wait_until_equal(lambda: pushed in [series["__name__"] for series, _ in truth.samples(address)], False)
+        gateway.delete_metric(METRIC)
+        gateway.push(METRIC, 6)
+        assert truth.gauges(address) == {METRIC: 6}
 
 
 def test_push_when_gateway_recovers_is_delivered(push: Push) -> None:
@@ -275,14 +307,28 @@ def test_push_with_real_delays_ends_in_time(push: Push, monkeypatch: pytest.Monk
             black_hole.accept()
 
 
-@pytest.mark.parametrize("url", ["localhost:9091", "ftp://host", "http://host:port", "http://", "http://host:0"])
+@pytest.mark.parametrize(
+    "url", ["localhost:9091", "ftp://host", "http://host:port", "http://", "http://host:0", "http://[::1:9091"]
+)
 def test_pushgateway_with_invalid_url_raises(url: str, push: Push) -> None:
     with pytest.raises(LagDetectorError, match="PUSHGATEWAY_URL: the URL is not of the form"):
         push(url, 3)
 
 
-@pytest.mark.parametrize("content", ["<html>Prometheus</html>", ""], ids=["html", "empty"])
-def test_group_names_when_answer_is_not_json_raises(content: str, tmp_path: Path) -> None:
+NOT_JSON, OTHER_JSON = "expecting value: line 1 column 1 (char 0)", "its json is not that of a pushgateway"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param("<html>Prometheus</html>", NOT_JSON, id="html"),
+        pytest.param("", NOT_JSON, id="empty"),
+        pytest.param('{"status": "success"}', OTHER_JSON, id="no-data"),
+        pytest.param('{"data": [{"labels": 1}]}', OTHER_JSON, id="no-labels"),
+        pytest.param("[]", OTHER_JSON, id="list"),
+    ],
+)
+def test_group_names_when_answer_is_of_another_program_raises(content: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "api" / "v1").mkdir(parents=True)
     (tmp_path / "api" / "v1" / "metrics").write_text(content)
     address = f"http://127.0.0.1:{(port := free_port())}"
@@ -291,8 +337,8 @@ def test_group_names_when_answer_is_not_json_raises(content: str, tmp_path: Path
         with pytest.raises(PushgatewayError) as raised:
             Pushgateway(address).group_names(METRIC)
         assert str(raised.value) == (
-            f"the Pushgateway at {address} gave no valid answer (expecting value: line 1 column 1 (char 0)): "
-            f"nothing is known about the groups of {METRIC}, and none was deleted"
+            f"the Pushgateway at {address} gave no valid answer ({reason}): "
+            f"the groups of {METRIC} could not be listed, and none was deleted"
         )
         assert not raised.value.rejected
 

@@ -143,6 +143,12 @@ def test_last_read_version_of_dsv2_self_union_is_the_minimum() -> None:
     assert last_read_version(v2_progress(delta_offset(4), delta_offset(7, 0, True))) is None
 
 
+def test_last_read_version_of_dsv2_source_without_offset_is_none() -> None:
+    """It may be a self-union, or another table: nobody knows yet."""
+    assert last_read_version(v2_progress(delta_offset(4), None)) is None
+    assert last_read_version(v2_progress(None, None)) is None
+
+
 def test_last_read_version_of_two_dsv2_tables_requires_an_id() -> None:
     both = v2_progress(delta_offset(4), delta_offset(9, table="orders"))
     assert versions_by_id(both, "visits", "orders") == [3, 8]
