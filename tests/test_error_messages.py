@@ -1,5 +1,6 @@
 """What can be wrong with a table or a checkpoint: one sentence names it, and the fix that it names works."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -40,11 +41,13 @@ def message_of(step: Callable[[], object]) -> str:
     return message
 
 
-def delete_checkpoint_as_in(message: str) -> None:
-    """Run the command that a sentence names."""
-    command = re.search(r"rm -r .*?/visits_consumer'?", message)
+def set_checkpoint_aside_as_in(message: str, steps: Steps) -> None:
+    """Run the command that a sentence names, which must destroy nothing."""
+    command = re.search(r"mv .*?/visits_consumer\.old'?", message)
     assert command, message
+    before = sorted(file.name for file in steps.disk.checkpoint.rglob("*"))
     subprocess.run(command[0], shell=True, check=True, timeout=60)
+    assert sorted(file.name for file in steps.disk.checkpoint.with_suffix(".old").rglob("*")) == before
 
 
 def empty(file: Path) -> None:
@@ -84,7 +87,9 @@ def delete_checksum(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [empty, garble, truncate, delete])
 @pytest.mark.parametrize("file", ["offsets/1", "commits/1", "metadata"])
-def test_consumer_with_damaged_checkpoint_names_command_to_delete_it(file: str, damage: Damage, steps: Steps) -> None:
+def test_consumer_with_damaged_checkpoint_names_command_to_set_it_aside(
+    file: str, damage: Damage, steps: Steps
+) -> None:
     steps.write()
     assert steps.consume() == 6
     damage(steps.disk.checkpoint / file)
@@ -92,9 +97,49 @@ def test_consumer_with_damaged_checkpoint_names_command_to_delete_it(file: str, 
         assert steps.consume() == 6  # the batch counts as not done and is repeated
         return
     message = message_of(steps.consume)
-    assert "checkpoint is damaged" in message
-    delete_checkpoint_as_in(message)
+    assert f"checkpoint cannot be used: its file {file} is {'missing' if damage is delete else 'damaged'}" in message
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 6
+
+
+def test_consumer_when_table_gets_a_column_while_it_runs_says_run_again(steps: Steps) -> None:
+    stream = steps.spark.readStream.table(TABLE).writeStream.foreachBatch(lambda rows, batch_id: None)
+    query = stream.option("checkpointLocation", str(steps.disk.checkpoint)).trigger(processingTime="0 seconds").start()
+    query.processAllAvailable()
+    steps.spark.sql(f"ALTER TABLE {TABLE} ADD COLUMN referrer STRING")
+    steps.spark.sql(f"INSERT INTO {TABLE} VALUES ('visit 4', now(), 'user 4', '/', 'here')")
+    message = message_of(lambda: query.awaitTermination(60))
+    assert "columns changed while the consumer was running; run it again" in message
+    assert "mv " not in message
+    assert steps.consume() == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("free", [0, 4_000, 16_000])
+def test_steps_when_disk_is_full_keep_the_checkpoint(
+    free: int, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up before the consumer's first file, or between two of its files."""
+    monkeypatch.setenv("VISITS_WAREHOUSE", str(tmp_path))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(tmp_path)], check=True, timeout=60)
+    try:
+        steps = Steps(spark, tmp_path)
+        steps.create()
+        steps.write()
+        disk = os.statvfs(tmp_path)
+        (tmp_path / "filler").write_bytes(b"x" * (disk.f_bavail * disk.f_bsize - free))
+        for step in (steps.consume, steps.write) if free == 0 else (steps.consume,):
+            message = message_of(step)
+            assert message == "the warehouse's disk is full; free some space and run the script again"
+        (tmp_path / "filler").unlink()
+        if any((steps.disk.checkpoint / "offsets").glob(".*.tmp")):  # what Spark leaves behind makes it refuse to start
+            message = message_of(steps.consume)
+            assert "a run was interrupted before its first batch, and nothing has been read yet" in message
+            set_checkpoint_aside_as_in(message, steps)
+        assert steps.consume() == 3
+    finally:
+        steps.clear_session()
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=60)
 
 
 def test_consumer_when_checkpoint_is_a_file_leaves_it_alone(steps: Steps) -> None:
@@ -166,37 +211,37 @@ def test_consumer_after_existing_rows_changed_names_two_ways_to_continue(
     assert f"version 4 of the table {expected}" in message
     assert '.option("skipChangeCommits", "true")' in message
     assert steps.consume(skipChangeCommits="true") == 4
-    delete_checkpoint_as_in(message)
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 4
 
 
-def test_consumer_with_checkpoint_of_earlier_table_names_command_to_delete_it(steps: Steps) -> None:
+def test_consumer_with_checkpoint_of_earlier_table_names_command_to_set_it_aside(steps: Steps) -> None:
     shutil.rmtree(steps.disk.warehouse / "visits")
     checkpoint = shutil.copytree(steps.disk.checkpoint, steps.disk.warehouse / "kept")
     steps.create()
     shutil.copytree(checkpoint, steps.disk.checkpoint)
     message = message_of(steps.consume)
     assert "checkpoint belongs to an earlier table" in message
-    delete_checkpoint_as_in(message)
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 0
 
 
-def test_consumer_with_checkpoint_ahead_of_table_names_command_to_delete_it(steps: Steps) -> None:
+def test_consumer_with_checkpoint_ahead_of_table_names_command_to_set_it_aside(steps: Steps) -> None:
     for version in (2, 3):
         delete(steps.disk.commit(version))
     message = message_of(steps.consume)
     assert "has read version 3, which the table" in message
-    delete_checkpoint_as_in(message)
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 1
 
 
-def test_consumer_after_log_clean_up_names_command_to_delete_checkpoint(steps: Steps) -> None:
+def test_consumer_after_log_clean_up_names_command_to_set_checkpoint_aside(steps: Steps) -> None:
     steps.write()
     steps.clean_up_log()
     assert steps.disk.versions() == [7]
     message = message_of(steps.consume)
     assert "log was cleaned up" in message
-    delete_checkpoint_as_in(message)
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 7
 
 
@@ -217,12 +262,12 @@ def test_consumer_when_batch_function_fails_names_cause_and_repeats_batch(
     assert steps.consume() == 6
 
 
-def test_consumer_after_column_was_renamed_names_command_to_delete_checkpoint(steps: Steps) -> None:
+def test_consumer_after_column_was_renamed_names_command_to_set_checkpoint_aside(steps: Steps) -> None:
     steps.spark.sql(f"ALTER TABLE {TABLE} SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
     steps.spark.sql(f"ALTER TABLE {TABLE} RENAME COLUMN page TO path")
     message = message_of(steps.consume)
-    assert "columns have changed" in message
-    delete_checkpoint_as_in(message)
+    assert "a column of the table was renamed, dropped or changed its type" in message
+    set_checkpoint_aside_as_in(message, steps)
     assert steps.consume() == 5
 
 

@@ -30,7 +30,7 @@ def register_table(spark: SparkSession) -> None:
     Raises:
         LagDetectorError: there is no table yet, or one of its commits is truncated.
     """
-    # The first commit tells at once, Delta a third of a second later. Log clean-up may have deleted that commit.
+    # To look for the first commit is faster, by a third of a second. But log clean-up may have deleted it.
     first_commit = _Path(spark, f"{table_location()}/_delta_log/{0:020d}.json")
     if not (first_commit.exists() or DeltaTable.isDeltaTable(spark, table_location())):
         raise LagDetectorError(f"there is no table {TABLE} in {warehouse()} yet; run python create_table.py first")
