@@ -120,7 +120,7 @@ def test_archive_that_is_missing_or_truncated_is_not_used(copy: Copy) -> None:
 
 
 def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> None:
-    stale = copy.cache / f"classes-java-{find_java().version}-of-older-jars.jsa"
+    stale = copy.cache / f"appcds-java-{find_java().version}-of-older-jars.jsa"
     stale.touch()
     both = [copy.start("-m", "tutorial.prepare") for _ in range(2)]
     try:

@@ -30,11 +30,11 @@ def archive_stem(java: Java) -> str:
     for jar in [*sorted(JARS.glob("*.jar")), *sorted(Path(_find_spark_home(), "jars").glob("*.jar"))]:
         file = jar.stat()
         identity.update(f"{jar} {file.st_size} {file.st_mtime_ns}".encode())
-    return f"classes-java-{java.version}-{identity.hexdigest()[:16]}"
+    return f"appcds-java-{java.version}-{identity.hexdigest()[:16]}"
 
 
 def delete_other_archives(java: Java, archive: Path) -> None:
     """Delete the archives for this version of Java that `archive` replaces."""
-    for other in set(CACHE.glob(f"classes-java-{java.version}-*")) - {archive}:
+    for other in set(CACHE.glob(f"appcds-java-{java.version}-*")) - {archive}:
         with suppress(OSError):  # another user's
             other.unlink()

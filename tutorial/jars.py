@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tutorial.script import progress
-from tutorial.settings import REPOSITORY
+from tutorial.settings import REPOSITORY, use_local_jars
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
@@ -23,24 +23,26 @@ EXCLUDES = "org.*:*,com.*:*,commons-*:*,io.airlift:*,javax.*:*"
 
 
 def jar_settings(local: bool) -> dict[str, str]:
-    """Return the Spark settings that add Delta's jars: the kept ones, else their Maven coordinates.
+    """Add Delta's jars: the kept ones, else their Maven coordinates. Return the Spark settings that it takes.
 
     Args:
         local: whether Spark runs on this machine only; else the executors get the jars too.
     """
-    kept = sorted(str(jar) for jar in JARS.glob("*.jar"))
+    kept = sorted(JARS.glob("*.jar"))
     if not kept:
         progress("Fetching Delta's jars, once (13 MB) …")
         builder = configure_spark_with_delta_pip(SparkSession.Builder())
-        fetch = {"spark.jars.packages": builder._options["spark.jars.packages"], "spark.jars.excludes": EXCLUDES}
+        packages = builder._options["spark.jars.packages"]
+        fetch = {"spark.jars.packages": packages, "spark.jars.excludes": EXCLUDES}
         with suppress(OSError):
             CACHE.mkdir(exist_ok=True)
         if os.access(CACHE, os.W_OK):  # by default they go to the home folder, which may be read-only
             fetch["spark.jars.ivy"] = str(CACHE / "ivy")
         return fetch
     if local:
-        return {"spark.driver.extraClassPath": os.pathsep.join(kept)}
-    return {"spark.jars": ",".join(kept)}
+        use_local_jars(kept)
+        return {}
+    return {"spark.jars": ",".join(map(str, kept))}
 
 
 def keep_jars(spark: SparkSession) -> None:

@@ -1,5 +1,6 @@
 """Find the Java that Spark is going to start, and check that Spark runs on it."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,12 +37,14 @@ def find_java() -> Java:
         output = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LagDetectorError(f"Java at {java} does not start; {fix}") from error
+    # It also prints which variables it has picked up. They are not part of its build.
+    lines = [line for line in output.splitlines() if "Picked up" not in line]
     version = re.search(r'version "(?:1\.)?(\d+)', output)
     if version is None:
-        raise LagDetectorError(f"{java} does not report its version; {fix}")
+        raise LagDetectorError(f"{java} does not report its version ({''.join(lines[:1])}); {fix}")
     if int(version[1]) < OLDEST:
         raise LagDetectorError(f"Java {version[1]} at {java} is too old for Spark; {fix}")
-    return Java(int(version[1]), f"{java} {output}")
+    return Java(int(version[1]), "\n".join([os.path.realpath(java), *lines]))
 
 
 def main() -> None:

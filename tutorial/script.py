@@ -88,7 +88,13 @@ def _parse(arguments: dict[str, str]) -> dict[str, str]:
         def error(self, message: str) -> NoReturn:
             raise LagDetectorError(f"{message}; {self.prog} --help shows the usage")
 
-    parser = Parser(description=sys.modules["__main__"].__doc__, formatter_class=RawDescriptionHelpFormatter)
+    program = sys.modules["__main__"]
+    module = program.__spec__.name.removesuffix(".__main__") if program.__spec__ else None
+    parser = Parser(
+        prog=f"python -m {module}" if module else None,
+        description=program.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     for name, description in arguments.items():
         parser.add_argument(name, help=description)
     return vars(parser.parse_args())

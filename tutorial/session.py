@@ -47,16 +47,17 @@ def delta_session(name: str, warehouse: str | None = None, short_run: bool = Tru
     Raises:
         LagDetectorError: no usable Java, Delta's jars cannot be fetched, or Spark does not start.
     """
+    submitted = settings.submitted()
     progress("Starting Spark …")
     with spark_log() as log:
-        spark = SparkSession(_spark_context(name, warehouse or settings.warehouse(), short_run, log))
+        spark = SparkSession(_spark_context(name, warehouse or settings.warehouse(), submitted, short_run, log))
         # PySpark's handler of Ctrl-C calls Java, which may be in the middle of a call and then accepts no other one,
         # not even stop(). With Python's own handler Java ends when Python has ended.
         if current_thread() is main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupted = False
         try:
-            if not settings.submitted():
+            if not submitted:
                 keep_jars(spark)
             yield spark
         except KeyboardInterrupt:
@@ -67,17 +68,19 @@ def delta_session(name: str, warehouse: str | None = None, short_run: bool = Tru
                 spark.stop()
 
 
-def _spark_context(name: str, warehouse: str, short_run: bool, log: IO[bytes] | None) -> SparkContext:
+def _spark_context(name: str, warehouse: str, submitted: bool, short_run: bool, log: IO[bytes] | None) -> SparkContext:
     conf = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
     local = False
-    if not settings.submitted():
+    if not submitted:
         java = find_java()
         check_spark_home()
         settings.use_utf8()
         master = settings.spark_master(Path(_find_spark_home(), "conf")) or "local[*]"
         local = re.fullmatch(r"local(\[.*])?", master) is not None
         conf |= {"spark.master": master} | jar_settings(local)
-        conf |= local_settings(java, short_run) if local else {}
+        if local:
+            settings.use_loopback()
+            conf |= local_settings(java, short_run)
     spark_conf = SparkConf(loadDefaults=False).setAll(list(conf.items()))
     try:
         gateway = launch(spark_conf, log)

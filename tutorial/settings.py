@@ -1,7 +1,11 @@
 """Every environment variable that the tutorial reads, and where the table and the checkpoints live."""
 
+import locale
 import os
 import re
+import shlex
+import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,8 +102,27 @@ def spark_home() -> str | None:
 
 
 def submitted() -> bool:
-    """Return whether `spark-submit` started this script. Then Spark runs already, with its own settings."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
+    """Return whether `spark-submit` started this script. Then Spark runs already, with its own settings.
+
+    Raises:
+        LagDetectorError: the Spark that it names is gone, or Spark Connect is selected.
+    """
+    for variable in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED"):
+        if os.environ.get(variable):
+            raise LagDetectorError(
+                f"{variable} selects Spark Connect, which these scripts do not use; unset {variable}"
+            )
+    port = os.environ.get("PYSPARK_GATEWAY_PORT")
+    if port is None:
+        return False
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise LagDetectorError(
+            f"PYSPARK_GATEWAY_PORT ({port}) is left over from a Spark session that has ended; unset "
+            "PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET"
+        ) from error
+    return True
 
 
 def spark_master(default_conf_dir: Path) -> str | None:
@@ -111,14 +134,29 @@ def spark_master(default_conf_dir: Path) -> str | None:
     for variable in ("SPARK_MASTER", "MASTER"):
         if os.environ.get(variable):
             return os.environ[variable]
+    arguments = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))
+    submitted = re.findall(r"(?:--master[ =]|--conf[ =]spark\.master=)(\S+)", " ".join(arguments))
     defaults = Path(os.environ.get("SPARK_CONF_DIR") or default_conf_dir, "spark-defaults.conf")
-    text = os.environ.get("PYSPARK_SUBMIT_ARGS", "") + "\n"
-    text += defaults.read_text() if defaults.is_file() else ""
-    named = re.search(r"(?m)(?:--master[ =]+|spark\.master[ \t=]+)(\S+)", text)
-    return named[1] if named else None
+    text = defaults.read_text() if defaults.is_file() else ""
+    configured = re.findall(r"(?m)^[ \t]*spark\.master(?:[ \t]*[=:][ \t]*|[ \t]+)(\S+)", text)
+    return next(iter([*submitted[-1:], *configured[-1:]]), None)
+
+
+def use_local_jars(jars: list[Path]) -> None:
+    """Let Spark on this machine append these jars to its class path, next to those that you add.
+
+    A class path in Spark's settings would replace yours, or yours this one.
+    """
+    others = os.environ.get("SPARK_DIST_CLASSPATH")
+    os.environ["SPARK_DIST_CLASSPATH"] = os.pathsep.join([*map(str, jars), *([others] if others else [])])
+
+
+def use_loopback() -> None:
+    """Keep Spark from looking up this machine's name, which fails in some containers."""
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 
 
 def use_utf8() -> None:
-    """Let Java read and write file names in UTF-8 where the locale is C, as Python does by itself."""
-    if os.environ.get("LC_ALL") in ("C", "POSIX"):
+    """Let Java read and write file names in UTF-8 where the locale is C or missing, as Python does by itself."""
+    if sys.getfilesystemencoding() == "utf-8" and locale.nl_langinfo(locale.CODESET) != "UTF-8":
         os.environ["LC_ALL"] = "C.UTF-8"

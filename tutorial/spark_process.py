@@ -1,6 +1,7 @@
 """Start Spark's own process, which is Java, and explain why it did not start."""
 
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -26,10 +27,11 @@ def launch(conf: SparkConf, log: IO[bytes] | None) -> Any:
     address, and a Java that cannot find that folder never ends.
     """
     gateway: Future[Any] = Future()
+    output = log or sys.stderr.fileno()  # never standard output, which is for results
 
     def work() -> None:
         try:
-            gateway.set_result(launch_gateway(conf, {"stderr": log}))  # type: ignore[no-untyped-call]
+            gateway.set_result(launch_gateway(conf, {"stdout": output, "stderr": output}))  # type: ignore[no-untyped-call]
         except Exception as error:
             gateway.set_exception(error)
 
@@ -64,7 +66,7 @@ def why_not_started(log: IO[bytes] | None) -> str:
         text = log.read().decode(errors="replace")
     if message := known_message(text):
         return message
-    causes = [line for line in text.splitlines() if re.search(r"Exception|Error", line) and "\tat " not in line]
-    if not causes:
-        return SPARK_ENDED
-    return f"Spark did not start: {causes[0].strip().rstrip('.')} (run again with {DEBUG}=1 to see its log)"
+    says_why = r"Exception|Error|Unrecognized|Invalid|Conflicting|Could not|not found"
+    lines = (line.strip().rstrip(".") for line in text.splitlines() if not re.match(r"\s+at |Picked up|NOTE:", line))
+    cause = next((line for line in lines if re.search(says_why, line)), None)
+    return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)" if cause else SPARK_ENDED
