@@ -144,7 +144,7 @@ def test_additional_consumer_when_retired_loses_its_gauge_but_not_its_checkpoint
     shared_workspace.wait_for_versions([12], [12])  # the query of the lag still has the other one for a minute
     again = shared_workspace.run(RETIRE_FRAUD)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "Error: the Pushgateway has no consumer 'fraud'; name one of those that it has (none).\n"
+    assert again.stderr == "Error: the Pushgateway has no consumer 'fraud'; it has these: none.\n"
     assert shared_workspace.succeed("visits_consumer.py", VISITS_CONSUMER="fraud").count("|visit ") == 9
 
 
