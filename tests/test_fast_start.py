@@ -16,16 +16,15 @@ from pyspark.find_spark_home import _find_spark_home
 
 PRINT_SETTINGS = """
 from tutorial.fast_start import local_settings
-from tutorial.java import find_java
 from tutorial.session import delta_session
 
 with delta_session("test", "{warehouse}") as spark:
-    expected = local_settings(find_java(), short_run=True)
+    expected = local_settings(short_run=True)
     conf = spark.sparkContext.getConf()
     print(spark.sparkContext.master, sum(conf.get(name) == value for name, value in expected.items()))
 """
 SUBMIT = (str(Path(_find_spark_home(), "bin", "spark-submit")), "--jars", ",".join(map(str, JARS.glob("*.jar"))))
-ALL = len(SETTINGS | SHORT_RUN) + 1  # and the Java options
+ALL = len(SETTINGS | SHORT_RUN)
 
 
 @pytest.mark.parametrize(

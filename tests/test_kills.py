@@ -16,8 +16,9 @@ from tutorial.script import STOPPED
 
 from demo.stack import wait_for
 from tests.truth import Disk, gauges
-from tests.workspace import Workspace, errors
+from tests.workspace import Workspace, errors, wait_until_equal
 
+import psutil
 import pytest
 
 CREATE, WRITER, CONSUMER = "create_table.py", "visits_creator_job.py", "visits_consumer.py"
@@ -162,23 +163,35 @@ def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Works
                 kill_all(process)
     assert process.returncode == 1
     assert errors(err) == [
-        "Error: Spark's own process ended unexpectedly (killed, or out of memory); run it again to continue."
+        "Error: Spark's own process ended unexpectedly (killed, or out of memory); run the script again to continue."
     ]
     audit.check_next_runs()
 
 
-def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(workspace: Workspace) -> None:
+@pytest.mark.parametrize(
+    ("settings", "program"),
+    [
+        pytest.param({}, "PythonGatewayServer", id="directly"),
+        pytest.param({"PYSPARK_SUBMIT_ARGS": "pyspark-shell"}, "SparkSubmit", id="by-the-launcher"),
+    ],
+)
+def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(
+    workspace: Workspace, settings: dict[str, str], program: str
+) -> None:
     workspace.succeed(CREATE)
-    with workspace.start(CONSUMER) as process:
+    with workspace.start(CONSUMER, **settings) as process:
 
-        def java_starts() -> bool | None:
-            commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children(process)]
-            return any("SparkSubmit" in command and "/java" in command for command in commands) or None
+        def starting_java() -> psutil.Process | None:
+            for child in map(psutil.Process, children(process)):
+                if child.name() == "java" and program in " ".join(child.cmdline()):
+                    return child
+            return None
 
         try:
-            wait_for("Java to start", java_starts, 60)
+            java = wait_for("Java to start", starting_java, 60)
             press_ctrl_c(process)
-            out, err = process.communicate(timeout=60)  # until Java has ended, which has the same standard output
+            out, err = process.communicate(timeout=60)
+            wait_until_equal(java.is_running, False)
         finally:
             with suppress(ProcessLookupError):
                 kill_all(process)

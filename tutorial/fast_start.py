@@ -1,19 +1,18 @@
 """What makes a script that runs for seconds start fast. None of it changes the results.
 
 It applies to Spark on this machine only. On a cluster and under `spark-submit`, Spark keeps its own settings.
-`make bench` measured how much longer the writer takes without each of them: AppCDS archive 4.4 s, Java in UTC 4.0 s
+`make bench` measured how much longer the writer takes without each of them: archive 4.4 s, Java in UTC 4.0 s
 (outside UTC), one compiler 1.9 s, warm-up 0.3 s, fast stop 0.2 s. Interpreted plans help the reader and the consumer.
 """
 
 import socketserver
 from contextlib import suppress
 from functools import partialmethod
-from shlex import quote
 from threading import Thread
 from typing import Any
 
-from tutorial.appcds import find_archive
 from tutorial.java import Java
+from tutorial.java_archive import find_archive, option_to_use
 
 from pyspark.accumulators import AccumulatorTCPServer
 
@@ -45,18 +44,28 @@ JAVA_OPTIONS: tuple[str, ...] = (
 )
 
 
-def local_settings(java: Java, short_run: bool) -> dict[str, str]:
+def local_settings(short_run: bool) -> dict[str, str]:
     """Return the Spark settings for a run on this machine.
+
+    Args:
+        short_run: whether it runs for seconds.
+    """
+    return SETTINGS | (SHORT_RUN if short_run else {})
+
+
+def fast_java_options(java: Java, short_run: bool) -> list[str]:
+    """Return the Java options for a run on this machine.
 
     Args:
         java: the Java that runs Spark.
         short_run: whether it runs for seconds.
     """
     archive = find_archive(java)
-    options = [*JAVA_OPTIONS, *([ONE_COMPILER] if short_run else [])]
-    options += [quote(f"-XX:SharedArchiveFile={archive}")] if archive else []
-    # The user's own options, in spark.driver.extraJavaOptions, come after these and win.
-    return SETTINGS | (SHORT_RUN if short_run else {}) | {"spark.driver.defaultJavaOptions": " ".join(options)}
+    return [
+        *JAVA_OPTIONS,
+        *([ONE_COMPILER] if short_run else []),
+        *([option_to_use(java, archive)] if archive else []),
+    ]
 
 
 def warm_up(gateway: Any) -> None:

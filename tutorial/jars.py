@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tutorial.script import progress
-from tutorial.settings import REPOSITORY, use_local_jars
+from tutorial.settings import REPOSITORY
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
@@ -22,27 +22,21 @@ JARS = CACHE / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
 EXCLUDES = "org.*:*,com.*:*,commons-*:*,io.airlift:*,javax.*:*"
 
 
-def jar_settings(local: bool) -> dict[str, str]:
-    """Add Delta's jars: the kept ones, else their Maven coordinates. Return the Spark settings that it takes.
+def kept_jars() -> list[Path]:
+    """Return Delta's jars, or nothing if they are still to be fetched."""
+    return sorted(JARS.glob("*.jar"))
 
-    Args:
-        local: whether Spark runs on this machine only; else the executors get the jars too.
-    """
-    kept = sorted(JARS.glob("*.jar"))
-    if not kept:
-        progress("Fetching Delta's jars, once (13 MB) …")
-        builder = configure_spark_with_delta_pip(SparkSession.Builder())
-        packages = builder._options["spark.jars.packages"]
-        fetch = {"spark.jars.packages": packages, "spark.jars.excludes": EXCLUDES}
-        with suppress(OSError):
-            CACHE.mkdir(exist_ok=True)
-        if os.access(CACHE, os.W_OK):  # by default they go to the home folder, which may be read-only
-            fetch["spark.jars.ivy"] = str(CACHE / "ivy")
-        return fetch
-    if local:
-        use_local_jars(kept)
-        return {}
-    return {"spark.jars": ",".join(map(str, kept))}
+
+def fetch_settings() -> dict[str, str]:
+    """Return the Spark settings that let Spark fetch Delta's jars."""
+    progress("Fetching Delta's jars, once (13 MB) …")
+    packages = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
+    fetch = {"spark.jars.packages": packages, "spark.jars.excludes": EXCLUDES}
+    with suppress(OSError):
+        CACHE.mkdir(exist_ok=True)
+    if os.access(CACHE, os.W_OK):  # by default they go to the home folder, which may be read-only
+        fetch["spark.jars.ivy"] = str(CACHE / "ivy")
+    return fetch
 
 
 def keep_jars(spark: SparkSession) -> None:

@@ -1,4 +1,4 @@
-"""Fetch Delta's jars and make the AppCDS archive. Run again, it makes what is missing."""
+"""Fetch Delta's jars and make Java's archive. Run again, it makes what is missing."""
 
 import os
 import sys
@@ -7,11 +7,10 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
-from shlex import quote
 
-from tutorial.appcds import archive_stem, delete_other_archives, find_archive
 from tutorial.jars import CACHE, JARS
 from tutorial.java import Java, find_java
+from tutorial.java_archive import archive_kind, archive_stem, delete_other_archives, find_archive, option_to_make
 from tutorial.script import progress, run
 from tutorial.session import delta_session
 
@@ -34,22 +33,22 @@ def make_archive(java: Java) -> None:
     Args:
         java: the Java that is going to use it.
     """
-    progress("Making the AppCDS archive: scripts then take half the time (once, 40 seconds, 200 MB) …")
+    kind = archive_kind(java)
+    progress(f"Making the {kind}: scripts then take half the time (once, 40 seconds, 200 MB) …")
     stem = archive_stem(java)
     try:
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder, "classes.jsa")
-            option = quote(quote(f"-XX:ArchiveClassesAtExit={made}"))  # PySpark splits it, then Spark does
-            os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-java-options {option} pyspark-shell"
             os.environ["SPARK_MASTER"] = "local[*]"  # a cluster has no use for it
-            with delta_session("make_archive", folder) as spark, redirect_stdout(StringIO()):
+            options = [option_to_make(java, made)]
+            with delta_session("make_archive", folder, java_options=options) as spark, redirect_stdout(StringIO()):
                 exercise(spark, folder)
                 process = SparkContext._gateway.proc  # type: ignore[union-attr]
             process.stdin.close()
             process.wait(timeout=300)
             archive = made.rename(CACHE / f"{stem}-{made.stat().st_size}.jsa")
     except OSError as error:
-        progress(f"No AppCDS archive was made ({error.strerror}): the scripts run without it, slower.")
+        progress(f"No {kind} was made ({error.strerror}): the scripts run without it, slower.")
         return
     delete_other_archives(java, archive)
 

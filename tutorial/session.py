@@ -2,15 +2,17 @@
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from threading import current_thread, main_thread
 from typing import IO
 
 from tutorial import settings
-from tutorial.fast_start import local_settings, stop_fast, warm_up
-from tutorial.jars import jar_settings, keep_jars
+from tutorial.direct_start import start_java
+from tutorial.fast_start import fast_java_options, local_settings, stop_fast, warm_up
+from tutorial.jars import fetch_settings, keep_jars, kept_jars
 from tutorial.java import find_java
 from tutorial.script import progress
 from tutorial.spark_process import check_spark_home, launch, spark_log, why_not_started
@@ -33,13 +35,16 @@ ALWAYS = {
 
 
 @contextmanager
-def delta_session(name: str, warehouse: str | None = None, short_run: bool = True) -> Iterator[SparkSession]:
+def delta_session(
+    name: str, warehouse: str | None = None, short_run: bool = True, java_options: Sequence[str] = ()
+) -> Iterator[SparkSession]:
     """Open a Spark session with Delta Lake, and stop it at the end of the `with` block.
 
     Args:
         name: the application's name.
         warehouse: the folder or Hadoop URI for tables without a location of their own; by default the tutorial's.
         short_run: whether it runs for seconds, so that a fast start matters more than fast work.
+        java_options: additional options for Java on this machine.
 
     Yields:
         The session: in-memory catalog, time zone UTC, on `local[*]` unless a setting names another master.
@@ -48,9 +53,15 @@ def delta_session(name: str, warehouse: str | None = None, short_run: bool = Tru
         LagDetectorError: no usable Java, Delta's jars cannot be fetched, or Spark does not start.
     """
     submitted = settings.submitted()
+    conf = SparkConf(loadDefaults=False).setAll(list(ALWAYS.items())).setAppName(name)
+    conf.set("spark.sql.warehouse.dir", warehouse or settings.warehouse())
     progress("Starting Spark …")
     with spark_log() as log:
-        spark = SparkSession(_spark_context(name, warehouse or settings.warehouse(), submitted, short_run, log))
+        try:
+            context = SparkContext(conf=conf) if submitted else _start(conf, short_run, java_options, log)
+        except PySparkRuntimeError as error:
+            raise LagDetectorError(why_not_started(log)) from error
+        spark = SparkSession(context)
         # PySpark's handler of Ctrl-C calls Java, which may be in the middle of a call and then accepts no other one,
         # not even stop(). With Python's own handler Java ends when Python has ended.
         if current_thread() is main_thread():
@@ -68,25 +79,30 @@ def delta_session(name: str, warehouse: str | None = None, short_run: bool = Tru
                 spark.stop()
 
 
-def _spark_context(name: str, warehouse: str, submitted: bool, short_run: bool, log: IO[bytes] | None) -> SparkContext:
-    conf = ALWAYS | {"spark.app.name": name, "spark.sql.warehouse.dir": warehouse}
-    local = False
-    if not submitted:
-        java = find_java()
-        check_spark_home()
-        settings.use_utf8()
-        master = settings.spark_master(Path(_find_spark_home(), "conf")) or "local[*]"
-        local = re.fullmatch(r"local(\[.*])?", master) is not None
-        conf |= {"spark.master": master} | jar_settings(local)
-        if local:
-            settings.use_loopback()
-            conf |= local_settings(java, short_run)
-    spark_conf = SparkConf(loadDefaults=False).setAll(list(conf.items()))
-    try:
-        gateway = launch(spark_conf, log)
-        if local:
-            warm_up(gateway)
-            stop_fast()
-        return SparkContext(conf=spark_conf, gateway=gateway)
-    except PySparkRuntimeError as error:
-        raise LagDetectorError(why_not_started(log)) from error
+def _start(conf: SparkConf, short_run: bool, java_options: Sequence[str], log: IO[bytes] | None) -> SparkContext:
+    """Start Spark on this machine, or for the cluster that a setting names."""
+    check_spark_home()
+    settings.use_utf8()
+    java, jars, conf_dir = find_java(), kept_jars(), Path(_find_spark_home(), "conf")
+    master = settings.spark_master(conf_dir) or "local[*]"
+    conf.setMaster(master)
+    if not jars:
+        conf.setAll(list(fetch_settings().items()))
+    if not re.fullmatch(r"local(\[.*])?", master):
+        if jars:
+            conf.set("spark.jars", ",".join(map(str, jars)))
+        return SparkContext(conf=conf, gateway=launch(conf, log))
+
+    settings.use_loopback()
+    conf.setAll(list(local_settings(short_run).items()))
+    options = [*fast_java_options(java, short_run), *java_options]
+    if jars and not settings.spark_is_configured(conf_dir):
+        gateway = start_java(java, options, jars, log)
+    else:
+        settings.use_local_jars(jars)
+        # Your own options, in spark.driver.extraJavaOptions, come after these and win.
+        conf.set("spark.driver.defaultJavaOptions", " ".join(map(quote, options)))
+        gateway = launch(conf, log)
+    warm_up(gateway)
+    stop_fast()
+    return SparkContext(conf=conf, gateway=gateway)

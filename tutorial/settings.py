@@ -6,6 +6,8 @@ import re
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,6 +144,18 @@ def spark_master(default_conf_dir: Path) -> str | None:
     return next(iter([*submitted[-1:], *configured[-1:]]), None)
 
 
+def spark_is_configured(conf_dir: Path) -> bool:
+    """Return whether the environment or a file configures Spark, so that Spark's own launcher must read it.
+
+    Args:
+        conf_dir: Spark's own configuration folder.
+    """
+    read_here = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS"}
+    variables = {name for name in os.environ if name.startswith("SPARK_")} - read_here
+    variables |= {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys()
+    return any(os.environ[name] for name in variables) or any(conf_dir.glob("[!.]*[!e]"))
+
+
 def use_local_jars(jars: list[Path]) -> None:
     """Let Spark on this machine append these jars to its class path, next to those that you add.
 
@@ -149,6 +163,16 @@ def use_local_jars(jars: list[Path]) -> None:
     """
     others = os.environ.get("SPARK_DIST_CLASSPATH")
     os.environ["SPARK_DIST_CLASSPATH"] = os.pathsep.join([*map(str, jars), *([others] if others else [])])
+
+
+@contextmanager
+def gateway_address(port: int, secret: str) -> Iterator[None]:
+    """Tell PySpark the address of a running Java, in the `with` block only: child processes must not inherit it."""
+    os.environ |= {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
+    try:
+        yield
+    finally:
+        del os.environ["PYSPARK_GATEWAY_PORT"], os.environ["PYSPARK_GATEWAY_SECRET"]
 
 
 def use_loopback() -> None:

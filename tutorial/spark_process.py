@@ -1,4 +1,4 @@
-"""Start Spark's own process, which is Java, and explain why it did not start."""
+"""Start Spark's own process by Spark's launcher, and explain why it did not start."""
 
 import re
 import sys
@@ -21,13 +21,13 @@ from pyspark.java_gateway import launch_gateway
 
 
 def launch(conf: SparkConf, log: IO[bytes] | None) -> Any:
-    """Start Java and return PySpark's gateway to it.
+    """Start Java by Spark's own launcher, and return PySpark's gateway to it.
 
     In a thread that Ctrl-C does not reach. Interrupted, PySpark would delete the folder in which Java leaves its
     address, and a Java that cannot find that folder never ends.
     """
     gateway: Future[Any] = Future()
-    output = log or sys.stderr.fileno()  # never standard output, which is for results
+    output = output_of_java(log)
 
     def work() -> None:
         try:
@@ -37,6 +37,11 @@ def launch(conf: SparkConf, log: IO[bytes] | None) -> Any:
 
     Thread(target=work, daemon=True).start()
     return gateway.result()
+
+
+def output_of_java(log: IO[bytes] | None) -> IO[bytes] | int:
+    """Return where Java's output goes: never to standard output, which is for results."""
+    return log or sys.stderr.fileno()
 
 
 def check_spark_home() -> None:

@@ -1,8 +1,8 @@
-"""The AppCDS archive: Java's loaded classes in one file, which halves the time of a start.
+"""The archive from which Java starts faster: an AppCDS archive on Java 17 and 21, an AOT cache from Java 25 on.
 
-Most of a start is loading and verifying 14,000 classes. The archive fits one build of Java and one set of jars. Java
-checks that itself and runs without an archive that does not fit. A truncated one would crash it, so the file's name
-contains its size.
+Most of a start is loading and verifying 14,000 classes. The archive has them ready to use. It fits one build of Java
+and one set of jars. Java checks that itself, and runs without an archive that does not fit. A truncated one would
+crash it, so the file's name contains its size.
 """
 
 import hashlib
@@ -13,6 +13,23 @@ from tutorial.jars import CACHE, JARS
 from tutorial.java import Java
 
 from pyspark.find_spark_home import _find_spark_home
+
+AOT_SINCE = 25
+
+
+def archive_kind(java: Java) -> str:
+    """Return what this Java calls its archive."""
+    return "AOT cache" if java.version >= AOT_SINCE else "AppCDS archive"
+
+
+def option_to_use(java: Java, archive: Path) -> str:
+    """Return the Java option to start from an archive."""
+    return f"-XX:{'AOTCache' if java.version >= AOT_SINCE else 'SharedArchiveFile'}={archive}"
+
+
+def option_to_make(java: Java, archive: Path) -> str:
+    """Return the Java option to write an archive of every class that was loaded, when Java ends."""
+    return f"-XX:{'AOTCacheOutput' if java.version >= AOT_SINCE else 'ArchiveClassesAtExit'}={archive}"
 
 
 def find_archive(java: Java) -> Path | None:
@@ -30,11 +47,11 @@ def archive_stem(java: Java) -> str:
     for jar in [*sorted(JARS.glob("*.jar")), *sorted(Path(_find_spark_home(), "jars").glob("*.jar"))]:
         file = jar.stat()
         identity.update(f"{jar} {file.st_size} {file.st_mtime_ns}".encode())
-    return f"appcds-java-{java.version}-{identity.hexdigest()[:16]}"
+    return f"java-{java.version}-{identity.hexdigest()[:16]}"
 
 
 def delete_other_archives(java: Java, archive: Path) -> None:
     """Delete the archives for this version of Java that `archive` replaces."""
-    for other in set(CACHE.glob(f"appcds-java-{java.version}-*")) - {archive}:
+    for other in set(CACHE.glob(f"java-{java.version}-*.jsa")) - {archive}:
         with suppress(OSError):  # another user's
             other.unlink()

@@ -1,4 +1,4 @@
-"""The AppCDS archive: made once, used where it fits, harmless where it does not."""
+"""The archive of Java's classes: made once, used where it fits, harmless where it does not."""
 
 import os
 import shutil
@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from tutorial.appcds import find_archive
 from tutorial.jars import JARS
 from tutorial.java import find_java
+from tutorial.java_archive import AOT_SINCE, archive_kind, find_archive
 
 from demo.stack import ROOT
 from tests.workspace import WITHOUT_ROOT, Workspace, errors
 
 import pytest
 
+# A dynamic archive lies on top of Java's own one; an AOT cache replaces that.
+ARCHIVED = "shared objects file" if find_java().version >= AOT_SINCE else "shared objects file (top)"
 USED = 10_000  # classes; a good archive has nearly 15,000
 
 
@@ -64,19 +66,18 @@ class Copy:
             content: what the file contains.
             size: the size in its name; by default the file's own.
         """
-        code = "from tutorial.appcds import archive_stem; from tutorial.java import find_java as java"
+        code = "from tutorial.java_archive import archive_stem; from tutorial.java import find_java as java"
         stem = self.run("-c", f"{code}; print(archive_stem(java()))")[0].strip()
         (self.cache / f"{stem}-{size or len(content)}.jsa").write_bytes(content)
 
     def classes_from_archive(self) -> int:
         """Create the table, which must print no warning, and count the classes that came from the archive."""
         log = self.workspace.folder / "classes.log"
-        options = f"--driver-java-options -Xlog:class+load:file={log} pyspark-shell"
-        out, err = self.run("create_table.py", PYSPARK_SUBMIT_ARGS=options)
+        out, err = self.run("create_table.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}")  # they win over ours
         assert "|spark_catalog.default.visits|" in out
         assert "[warning]" not in out
         assert errors(err) == []
-        return log.read_text().count("shared objects file (top)")
+        return log.read_text().count(ARCHIVED)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_archive_that_is_missing_or_truncated_is_not_used(copy: Copy) -> None:
 
 
 def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> None:
-    stale = copy.cache / f"appcds-java-{find_java().version}-of-older-jars.jsa"
+    stale = copy.cache / f"java-{find_java().version}-of-older-jars.jsa"
     stale.touch()
     both = [copy.start("-m", "tutorial.prepare") for _ in range(2)]
     try:
@@ -130,7 +131,7 @@ def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> Non
             process.kill()
     assert [process.returncode for process in both] == [0, 0], outputs
     assert [errors(err) for _, err in outputs] == [[], []]
-    jars, archive = sorted(copy.cache.iterdir(), reverse=True)
+    archive, jars = sorted(copy.cache.iterdir(), reverse=True)
     assert jars.name == JARS.name
     made = archive.stat().st_mtime_ns
     assert copy.classes_from_archive() > USED
@@ -142,5 +143,7 @@ def test_prepare_in_read_only_folder_makes_no_archive(copy: Copy) -> None:
     copy.cache.chmod(0o555)
     out, err = copy.run("-m", "tutorial.prepare", prefix=WITHOUT_ROOT)
     copy.cache.chmod(0o755)
-    assert errors(err) == ["No AppCDS archive was made (Permission denied): the scripts run without it, slower."]
+    assert errors(err) == [
+        f"No {archive_kind(find_java())} was made (Permission denied): the scripts run without it, slower."
+    ]
     assert "is ready on Java" in out
