@@ -119,12 +119,12 @@ class Pushgateway:
             LagDetectorError: another group has the metric too. With two of them a query is ambiguous, and if their
                 types differ, the gateway rejects every push.
         """
-        ours = self.group_names(metric)
-        for group in ours:
+        own = self.group_names(metric)
+        for group in own:
             self.delete_group(group)
         for labels, names in self._groups(metric):
-            ours_too = labels.keys() == {"job"} and labels["job"] in ours
-            if names & {metric, f"{metric}_timestamp_seconds"} and not ours_too:
+            is_own = labels.keys() == {"job"} and labels["job"] in own
+            if names & {metric, f"{metric}_timestamp_seconds"} and not is_own:
                 job_first = sorted(labels, key=lambda name: name != "job")
                 path = "/".join(quote(f"{name}/{labels[name]}") for name in job_first)
                 raise LagDetectorError(

@@ -1,4 +1,4 @@
-"""A checkpoint is looked at before anybody is told to set it aside: what counts as damage, and what does not."""
+"""A checkpoint is inspected before a message says that it cannot be used: what counts as damage, and what does not."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,7 @@
 """What other programs leave in the environment: the scripts work all the same, or name the variable."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -150,10 +151,10 @@ def test_consumer_with_unwritable_checkpoint_keeps_it(workspace: Workspace) -> N
     assert workspace.succeed("visits_consumer.py").count("|visit ") == 9
 
 
-@pytest.mark.parametrize("options", ["-XX:NoSuchOption", "-Xmx1x"])
+@pytest.mark.parametrize("options", ["-Xmx1x", "-XX:+UseSerialGC -XX:+UseParallelGC"])
 def test_java_with_wrong_options_shows_what_it_says(workspace: Workspace, options: str) -> None:
     message = workspace.fail("visits_reader.py", JAVA_TOOL_OPTIONS=options)
-    assert options.removeprefix("-XX:") in message
+    assert re.search("Invalid maximum heap size: -Xmx1x|Conflicting collector|[Mm]ultiple garbage collectors", message)
 
 
 def test_spark_with_wrong_arguments_shows_first_cause(workspace: Workspace) -> None:

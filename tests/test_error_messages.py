@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tutorial.error_messages import error_message
+from tutorial.error_messages import error_message, known_message
 from tutorial.visits import TABLE, delete_table, register_table
 
 import visits_consumer
@@ -325,6 +325,11 @@ def test_steps_with_any_form_of_warehouse_succeed(
         assert sorted(file.name for file in folder.iterdir()) == ["checkpoints", "visits"]
         steps.create()
         assert not steps.disk.checkpoint.exists()
+
+
+def test_fetch_through_proxy_with_own_certificate_names_the_trust_store() -> None:
+    log = "Server access error at url https://example.org/x.pom (SSLHandshakeException: PKIX path building failed)"
+    assert "JAVA_TOOL_OPTIONS" in str(known_message(f"{log}\nunresolved dependency: io.delta#delta-spark;4.4.0"))
 
 
 def test_create_after_interrupted_deletion_completes_it(steps: Steps) -> None:

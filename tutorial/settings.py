@@ -58,9 +58,8 @@ def checkpoint_location(consumer: str | None = None) -> str:
     """
     from lag_detector.pushgateway import group_name
 
-    return (
-        f"{checkpoints_location()}/{group_name('visits_consumer', consumer_name() if consumer is None else consumer)}"
-    )
+    name = group_name("visits_consumer", consumer_name() if consumer is None else consumer)
+    return f"{checkpoints_location()}/{name}"
 
 
 def consumer_name() -> str:
@@ -141,7 +140,7 @@ def spark_master(default_conf_dir: Path) -> str | None:
     defaults = Path(os.environ.get("SPARK_CONF_DIR") or default_conf_dir, "spark-defaults.conf")
     text = defaults.read_text() if defaults.is_file() else ""
     configured = re.findall(r"(?m)^[ \t]*spark\.master(?:[ \t]*[=:][ \t]*|[ \t]+)(\S+)", text)
-    return next(iter([*submitted[-1:], *configured[-1:]]), None)
+    return next(iter(submitted[-1:] + configured[-1:]), None)
 
 
 def spark_is_configured(conf_dir: Path) -> bool:
@@ -153,7 +152,8 @@ def spark_is_configured(conf_dir: Path) -> bool:
     read_here = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS"}
     variables = {name for name in os.environ if name.startswith("SPARK_")} - read_here
     variables |= {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys()
-    return any(os.environ[name] for name in variables) or any(conf_dir.glob("[!.]*[!e]"))
+    files = [file for file in conf_dir.glob("*") if not file.name.startswith(".") and file.suffix != ".template"]
+    return bool(files) or any(os.environ[name] for name in variables)
 
 
 def use_local_jars(jars: list[Path]) -> None:
@@ -167,7 +167,7 @@ def use_local_jars(jars: list[Path]) -> None:
 
 @contextmanager
 def gateway_address(port: int, secret: str) -> Iterator[None]:
-    """Tell PySpark the address of a running Java, in the `with` block only: child processes must not inherit it."""
+    """Pass the address of a running Java to PySpark. Only in the `with` block: child processes must not inherit it."""
     os.environ |= {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
     try:
         yield

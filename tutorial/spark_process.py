@@ -63,15 +63,21 @@ def spark_log() -> Iterator[IO[bytes] | None]:
         yield log
 
 
+def read_log(log: IO[bytes] | None) -> str:
+    """Return what Spark's process has logged so far, unless it was shown."""
+    if log is None:
+        return ""
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
 def why_not_started(log: IO[bytes] | None) -> str:
     """Return one sentence for what the log says."""
-    text = ""
-    if log:
-        log.seek(0)
-        text = log.read().decode(errors="replace")
+    text = read_log(log)
     if message := known_message(text):
         return message
-    says_why = r"Exception|Error|Unrecognized|Invalid|Conflicting|Could not|not found"
-    lines = (line.strip().rstrip(".") for line in text.splitlines() if not re.match(r"\s+at |Picked up|NOTE:", line))
+    says_why = r"Exception|Error|Unrecognized|Invalid|Conflicting|Multiple|Could not|not found"
+    noise = r"\s+at |Picked up|NOTE:|Error occurred during initialization of VM|Error: Could not create the Java"
+    lines = (line.strip().rstrip(".") for line in text.splitlines() if not re.match(noise, line))
     cause = next((line for line in lines if re.search(says_why, line)), None)
     return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)" if cause else SPARK_ENDED
