@@ -36,6 +36,7 @@ with delta_session("inspect", sys.argv[1]) as spark:
         "property": spark._jvm.System.getProperty("company"),
         "conf": dict(spark.sparkContext.getConf().getAll()),
         "inherited": [name for name in os.environ if name.startswith("PYSPARK_GATEWAY")],
+        "by_python_worker": spark.sparkContext.parallelize([1, 2]).map(lambda number: 2 * number).sum(),
         "rows": spark.read.format("delta").load(f"{sys.argv[1]}/numbers").count(),
     }))
 """
@@ -56,6 +57,7 @@ def inspect(workspace: Workspace, **settings: str) -> Any:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["rows"] == 10
+    assert found["by_python_worker"] == 6
     assert found["inherited"] == []
     return found
 
@@ -100,6 +102,7 @@ def test_session_with_driver_memory_keeps_it(workspace: Workspace) -> None:
         ({}, (), False),
         ({"SPARK_MASTER": "local[1]", "SPARK_LOCAL_DIRS": "/x", "SPARK_HOME": "/x"}, (), False),
         ({"SPARK_DRIVER_MEMORY": ""}, (), False),
+        ({"SPARK_AUTH_SOCKET_TIMEOUT": "15", "SPARK_BUFFER_SIZE": "65536"}, (), False),
         ({}, ("spark-defaults.conf.template", ".hidden"), False),
         ({"SPARK_DRIVER_MEMORY": "2g"}, (), True),
         ({"SPARK_CONF_DIR": "/x"}, (), True),

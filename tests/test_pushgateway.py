@@ -106,6 +106,7 @@ def test_delete_metric_that_another_program_pushes_names_the_command(
         gateway.push(METRIC, 3, timestamp=time.time())
         by_hand = Request(f"{address}/metrics/{path}", f"{pushed} 3\n".encode(), method="POST")
         gateway.delete_metric(METRIC)
+        wait_until_equal(lambda: truth.gauges(address), {})
         urlopen(by_hand, timeout=10).close()
         with pytest.raises(LagDetectorError, match=f"curl -X DELETE {address}/metrics/{path}$"):
             gateway.delete_metric(METRIC)

@@ -61,7 +61,8 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
     output = output_of_java(log)
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder, "address")
-        environment = {**os.environ, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(address)}
+        # Spark finds its own Python modules, for the Python workers, by SPARK_HOME.
+        environment = {**os.environ, "SPARK_HOME": str(home), "_PYSPARK_DRIVER_CONN_INFO_PATH": str(address)}
         try:
             process = Popen(
                 command, stdin=PIPE, stdout=output, stderr=output, env=environment, preexec_fn=_ignore_ctrl_c

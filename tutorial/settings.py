@@ -149,8 +149,9 @@ def spark_is_configured(conf_dir: Path) -> bool:
     Args:
         conf_dir: Spark's own configuration folder.
     """
-    read_here = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS"}
-    variables = {name for name in os.environ if name.startswith("SPARK_")} - read_here
+    read_elsewhere = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS"}
+    of_pyspark = {"SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"}  # it sets them, and child processes inherit them
+    variables = {name for name in os.environ if name.startswith("SPARK_")} - read_elsewhere - of_pyspark
     variables |= {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys()
     files = [file for file in conf_dir.glob("*") if not file.name.startswith(".") and file.suffix != ".template"]
     return bool(files) or any(os.environ[name] for name in variables)
