@@ -91,27 +91,28 @@ def _start(conf: SparkConf, short_run: bool, java_options: Sequence[str], log: I
     """Start Spark on this machine, or for the cluster that a setting names."""
     check_spark_home()
     settings.use_utf8()
-    java, master = find_java(), settings.spark_master(_conf_dir())
+    java, jars, master = find_java(), kept_jars(), settings.spark_master(_conf_dir())
     conf.setMaster(master or "local[*]")
-    if not needs_launcher():
-        jars = kept_jars() or _fetch_jars(java, log)
-        conf.setAll(list(local_settings(short_run).items()))
-        settings.use_loopback()
-        gateway = start_java(java, [*fast_java_options(java, short_run), *java_options], jars, log)
-    else:
+    direct = not needs_launcher()
+    if not direct:
         check_launcher_starts(java)
-        jars = kept_jars()
-        if not jars:
-            conf.setAll(list(fetch_settings().items()))
-        if not _is_local(master):
-            if jars:
-                conf.set("spark.jars", ",".join(map(str, jars)))
-            return SparkContext(conf=conf, gateway=launch(conf, log))
-        conf.setAll(list(local_settings(short_run).items()))
-        settings.use_loopback()
+    if not jars and direct:
+        jars = _fetch_jars(java, log)
+    elif not jars:
+        conf.setAll(list(fetch_settings().items()))
+    if not _is_local(master):
+        if jars:
+            conf.set("spark.jars", ",".join(map(str, jars)))
+        return SparkContext(conf=conf, gateway=launch(conf, log))
+
+    settings.use_loopback()
+    conf.setAll(list(local_settings(short_run).items()))
+    options = [*fast_java_options(java, short_run), *java_options]
+    if direct:
+        gateway = start_java(java, options, jars, log)
+    else:
         settings.use_local_jars(jars)
         # Your own options, in spark.driver.extraJavaOptions, come after these and win.
-        options = [*fast_java_options(java, short_run), *java_options]
         conf.set("spark.driver.defaultJavaOptions", " ".join(map(quote, options)))
         gateway = launch(conf, log)
     warm_up(gateway)
