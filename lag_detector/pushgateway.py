@@ -119,12 +119,12 @@ class Pushgateway:
             LagDetectorError: another group has the metric too. With two of them a query is ambiguous, and if their
                 types differ, the gateway rejects every push.
         """
-        own = self.group_names(metric)
-        for group in own:
-            self.delete_group(group)
-        for labels, names in self._groups(metric):
-            is_own = labels.keys() == {"job"} and labels["job"] in own
-            if names & {metric, f"{metric}_timestamp_seconds"} and not is_own:
+        groups = self._groups(metric)
+        for labels, _ in groups:
+            if _is_group_of(metric, labels):
+                self.delete_group(labels["job"])
+        for labels, names in groups:
+            if names & {metric, f"{metric}_timestamp_seconds"} and not _is_group_of(metric, labels):
                 job_first = sorted(labels, key=lambda name: name != "job")
                 path = "/".join(quote(f"{name}/{labels[name]}") for name in job_first)
                 raise LagDetectorError(
@@ -153,8 +153,7 @@ class Pushgateway:
         Raises:
             PushgatewayError: the gateway did not answer.
         """
-        names = [labels["job"] for labels, _ in self._groups(metric) if labels.keys() == {"job"}]
-        return [name for name in names if name == metric or name.startswith(f"{metric}_")]
+        return [labels["job"] for labels, _ in self._groups(metric) if _is_group_of(metric, labels)]
 
     def _groups(self, metric: str) -> list[tuple[dict[str, str], set[str]]]:
         """Return all groups: their labels, and the names of their metrics."""
@@ -226,6 +225,11 @@ def group_name(metric: str, consumer: str = "") -> str:
             "with a letter, such as fraud or search_2"
         )
     return f"{metric}_{consumer}" if consumer else metric
+
+
+def _is_group_of(metric: str, labels: dict[str, str]) -> bool:
+    """Return whether a group is one that `group_name` names, for any consumer."""
+    return labels.keys() == {"job"} and f"{labels['job']}_".startswith(f"{metric}_")
 
 
 def _is_loopback(host: str) -> bool:
