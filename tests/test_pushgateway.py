@@ -110,9 +110,9 @@ def test_delete_metric_that_another_program_pushes_names_the_command(
         urlopen(by_hand, timeout=10).close()
         with pytest.raises(LagDetectorError, match=f"curl -X DELETE {address}/metrics/{path}$"):
             gateway.delete_metric(METRIC)
-        with pytest.raises(PushgatewayError, match="answered 400 .*inconsistent.*is not a (UNTYPED|GAUGE)") as rejection:
+        with pytest.raises(PushgatewayError, match="answered 400 .*inconsistent.*is not a (UNTYPED|GAUGE)") as error:
             gateway.push(METRIC, 6, timestamp=time.time())
-        assert rejection.value.rejected
+        assert error.value.rejected
         urlopen(Request(f"{address}/metrics/{path}", method="DELETE"), timeout=10).close()
         wait_until_equal(lambda: pushed in [series["__name__"] for series, _ in truth.samples(address)], False)
         gateway.delete_metric(METRIC)
