@@ -21,10 +21,10 @@ SETTINGS = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.ui.enabled": "false",
-    # A table of some kilobytes: one file for each commit, and not hundreds of empty tasks.
+    # A table of some kilobytes: one file for each commit, one task for each step, no sampling before a sort.
     "spark.sql.leafNodeDefaultParallelism": "1",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
 
 SHORT_RUN = {
