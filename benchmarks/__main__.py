@@ -26,7 +26,7 @@ from benchmarks.history import clear_cache, copy_commits, make_table, use
 from benchmarks.processes import STEPS, Run, measure, peak, seconds
 from benchmarks.turns import RUNS, Settings, turns
 from benchmarks.without import MEASURES
-from demo.stack import ROOT, free_port, pushgateway
+from demo.stack import ROOT, pushgateway
 from lag_detector import last_table_version
 from lag_detector.errors import LagDetectorError
 
@@ -153,7 +153,7 @@ def main() -> None:
     chosen = os.environ.get("PARTS", "").split() or list(PARTS)
     if unknown := set(chosen) - set(PARTS):
         raise LagDetectorError(f"PARTS names {', '.join(unknown)}; use some of these: {' '.join(PARTS)}")
-    with tempfile.TemporaryDirectory() as name, pushgateway(Path(name), free_port()) as gateway:
+    with tempfile.TemporaryDirectory() as name, pushgateway(Path(name)) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
         text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
         print(text[0])

@@ -14,7 +14,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 from benchmarks.processes import resident
 from benchmarks.prometheus import alert_rule, ask
 from benchmarks.turns import RUNS, Settings, turns
-from demo.stack import LAG, Stack, free_port, local_stack, pushgateway, wait_for
+from demo.stack import LAG, Stack, local_stack, pushgateway, wait_for
 from lag_detector import LagDetectorError, Pushgateway, group_name
 
 import matplotlib.pyplot as plt
@@ -114,7 +114,7 @@ def measure_consumers(folder: Path, consumers: int) -> Figures:
     """
     versions = {f"consumer_{n}": WRITTEN - BEHIND * (n % 2) for n in range(1, consumers + 1)}
     # With the check, 10,000 pushes would take over half an hour. The next gateway finds them in the same folder.
-    with pushgateway(folder, free_port(), UNCHECKED) as address:
+    with pushgateway(folder, UNCHECKED) as address:
         progress(f"Many consumers: starting {consumers:,} …")
         gateway = Pushgateway(address)
         gateway.push(WRITER_VERSION, WRITTEN, time.time(), retry=False)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
@@ -104,7 +105,13 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 
 @contextmanager
 def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the `with` block. The block starts once the URL `ready` answers."""
+    """Run a program until the end of the `with` block. The block starts once the URL `ready` answers.
+
+    Args:
+        command: the program and its arguments.
+        ready: the URL. `{address}` in it stands for the address that the program has chosen, see `listening_on`.
+        log: the file for what it prints.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
@@ -113,11 +120,11 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
             last = last_line(log.read_text(errors="replace"))
             raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); fix that and run it again")
         try:
-            with urlopen(ready, timeout=5):
+            with urlopen(ready.format(address=listening_on(log)), timeout=5):
                 return True
         except HTTPError as error:
             return True if error.code == 401 else None
-        except OSError:
+        except (OSError, ValueError):  # nobody listens yet, or the address is still unknown
             return None
 
     try:
@@ -132,32 +139,39 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
             process.wait(10)
 
 
+def listening_on(log: Path) -> str:
+    """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
+
+    Told to take port 0, it takes a free one. Nobody else can take that one in between.
+    """
+    found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
+    return found[1] if found else ""
+
+
 @contextmanager
-def pushgateway(folder: Path, port: int, *options: str, scheme: str = "http") -> Iterator[str]:
+def pushgateway(folder: Path, *options: str, scheme: str = "http", port: int = 0) -> Iterator[str]:
     """Run a Pushgateway that keeps its gauges in `folder`, and yield its address."""
-    address = f"{scheme}://127.0.0.1:{port}"
+    log = folder / "pushgateway.log"
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", *options]
     command += [f"--persistence.file={folder / 'gauges'}"]
-    with running(command, f"{address}/-/ready", folder / "pushgateway.log"):
-        yield address
+    with running(command, f"{scheme}://{{address}}/-/ready", log):
+        yield f"{scheme}://{listening_on(log)}"
 
 
 @contextmanager
 def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
     """Run both as processes of this machine."""
-    port, gateway_port = free_port(), free_port()
-    files = prometheus_files(folder, f"127.0.0.1:{gateway_port}", timing)
-    command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
-    command += [
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        *web_pages(command[0]),
-    ]
-    ready = f"http://127.0.0.1:{port}/-/ready"
-    with ExitStack() as both:
-        gateway = both.enter_context(pushgateway(folder, gateway_port))
-        both.enter_context(running(command, ready, folder / "prometheus.log"))
-        yield Stack(f"http://127.0.0.1:{port}", gateway)
+    log = folder / "prometheus.log"
+    with pushgateway(folder) as gateway:
+        files = prometheus_files(folder, gateway.removeprefix("http://"), timing)
+        command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
+        command += [
+            f"--storage.tsdb.path={folder / 'data'}",
+            "--web.listen-address=127.0.0.1:0",
+            *web_pages(command[0]),
+        ]
+        with running(command, "http://{address}/-/ready", log):
+            yield Stack(f"http://{listening_on(log)}", gateway)
 
 
 @contextmanager

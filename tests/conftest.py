@@ -1,13 +1,15 @@
 """The fixtures: a monitoring stack, a Spark session, and a workspace to run the scripts in."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from tutorial.session import delta_session
 
-from demo.stack import COMPRESSED, Stack, free_port, local_stack, pushgateway
+from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
 from tests.lake import Lake
-from tests.steps import Steps
+from tests.servers import refused_port
+from tests.steps import Steps, Warehouses
 from tests.workspace import Workspace
 
 import pytest
@@ -18,6 +20,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=6, help="how many random histories of a table to run")
     parser.addoption("--kills", type=int, default=4, help="how many scripts to kill at random")
     parser.addoption("--seed", type=int, default=1, help="the seed of the random choices")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests by what they use."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "spark" in fixtures:
+            item.add_marker("spark")
+        if fixtures & {"workspace", "shared_workspace", "cluster"}:
+            item.add_marker("process")
+        if "cluster" in fixtures:
+            item.add_marker("cluster")
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +54,15 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 @pytest.fixture(scope="module")
 def pushgateway_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Pushgateway for one module's tests."""
-    with pushgateway(tmp_path_factory.mktemp("pushgateway"), free_port()) as address:
+    with pushgateway(tmp_path_factory.mktemp("pushgateway")) as address:
         yield address
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on loopback that refuses connections."""
+    with refused_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -61,14 +83,22 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
     return Lake(spark, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def table_read_to_3(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A warehouse to copy: the table is at version 3, and the consumer has read it."""
-    warehouse = tmp_path_factory.mktemp("ready made") / "warehouse"
+@pytest.fixture(scope="session")
+def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
+    """Warehouses to copy, made by the scripts' own functions. Nothing was pushed."""
+    folder = tmp_path_factory.mktemp("warehouses")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VISITS_WAREHOUSE", str(warehouse))
-        steps = Steps(spark, warehouse)
+        patch.setenv("VISITS_WAREHOUSE", str(folder / "now"))
+        steps = Steps(spark, folder / "now")
+
+        def copy(name: str) -> Path:
+            return Path(shutil.copytree(folder / "now", folder / name))
+
         steps.create()
+        empty = copy("empty")
         steps.write()
+        at_3 = copy("at 3")
         assert steps.consume() == 3
-    return warehouse
+        read_to_3 = copy("read to 3")
+        steps.write()
+        return Warehouses(empty, at_3, read_to_3, copy("at 6, read to 3"))

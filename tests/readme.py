@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tutorial.jars import JARS
 from tutorial.script import run
 
-from demo.stack import ROOT, free_port, pushgateway, wait_for
+from demo.stack import ROOT, pushgateway, wait_for
 from lag_detector.errors import LagDetectorError
 
 README = ROOT / "README.md"
@@ -108,7 +108,7 @@ def run_blocks(folder: Path) -> Iterator[Shown]:
     shutil.copytree(JARS, copy / ".cache" / JARS.name)
     text = README.read_text()
     terminals: list[Terminal] = []
-    with pushgateway(folder, free_port()) as address:
+    with pushgateway(folder) as address:
         try:
             for found in BLOCK.finditer(text):
                 if found["run"]:

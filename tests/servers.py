@@ -1,5 +1,6 @@
-"""HTTP servers that answer as a Pushgateway should not, or forward what they receive."""
+"""Ports that refuse connections, and HTTP servers that answer as a Pushgateway should not, or forward what they get."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,12 +10,22 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
+def refused_port() -> Iterator[int]:
+    """Yield a port on loopback that is taken, so that nobody else can take it, but accepts no connection."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+@contextmanager
 def serve(answer: Answer) -> Iterator[str]:
-    """Answer every PUT this way, and yield the host and port."""
+    """Answer every PUT and GET this way, and yield the host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             answer(self)
+
+        do_GET = do_PUT
 
         def log_message(self, format: str, *args: object) -> None:
             pass

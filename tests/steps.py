@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tutorial.visits import TABLE, delete_table, register_table
 
@@ -16,6 +16,15 @@ from tests.truth import Disk
 from pyspark.sql import SparkSession
 
 MONTHS = 100 * 24 * 3600
+
+
+class Warehouses(NamedTuple):
+    """Ready-made warehouses, which are not to be changed."""
+
+    empty: Path
+    at_3: Path
+    read_to_3: Path
+    at_6_read_to_3: Path
 
 
 class Steps:

@@ -13,15 +13,15 @@ from demo.stack import wait_for
 from lag_detector import Pushgateway, last_commit, pushgateway
 from tests import truth
 from tests.servers import serve
-from tests.steps import Steps
+from tests.steps import Steps, Warehouses
 from tests.workspace import Workspace
 
 import pytest
 from pyspark.sql import SparkSession
 
 
-def test_three_writers_and_a_reader_at_once_lose_nothing(workspace: Workspace) -> None:
-    workspace.succeed("create_table.py")
+def test_three_writers_and_a_reader_at_once_lose_nothing(workspace: Workspace, warehouses: Warehouses) -> None:
+    workspace.copy(warehouses.empty)
     scripts = ["visits_creator_job.py"] * 3 + ["visits_reader.py"]
     processes = [workspace.start(script) for script in scripts]
     try:
@@ -70,10 +70,9 @@ def test_push_latest_when_overtaken_pushes_again(
     assert truth.gauges(pushgateway_url) == {"visits_writer_version": 6}
 
 
-def test_consumer_when_another_uses_its_checkpoint_stops(workspace: Workspace) -> None:
+def test_consumer_when_another_uses_its_checkpoint_stops(workspace: Workspace, warehouses: Warehouses) -> None:
     """The first consumer is suspended in the middle of its batch while the second one reads and commits it."""
-    workspace.succeed("create_table.py")
-    workspace.succeed("visits_creator_job.py")
+    workspace.copy(warehouses.at_3)
     disk = truth.Disk(workspace.warehouse)
     with workspace.start("visits_consumer.py") as first:
         try:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from demo import programs
-from demo.stack import ROOT, free_port, pushgateway, wait_for
+from demo.stack import ROOT, pushgateway, wait_for
 from lag_detector.errors import LagDetectorError
 
 import pytest
@@ -65,10 +65,10 @@ def test_demo_when_interrupted_stops_its_stack(end: signal.Signals, tmp_path: Pa
 
 def test_pushgateway_on_a_port_in_use_raises(tmp_path: Path) -> None:
     with socket.socket() as in_use:
-        in_use.bind(("127.0.0.1", free_port()))
+        in_use.bind(("127.0.0.1", 0))
         in_use.listen()
         error = pytest.raises(LagDetectorError, match="did not start .*address already in use")
-        with error, pushgateway(tmp_path, in_use.getsockname()[1]):
+        with error, pushgateway(tmp_path, port=in_use.getsockname()[1]):
             pass
 
 

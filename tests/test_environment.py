@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tutorial.settings import spark_master
 
-from demo.stack import ROOT, free_port
+from demo.stack import ROOT
+from tests.steps import Warehouses
 from tests.workspace import WITHOUT_ROOT, Workspace
 
 import pytest
@@ -62,8 +63,8 @@ def test_spark_master_in_configuration_is_parsed_as_spark_does(
     assert spark_master(conf_dir) == expected
 
 
-def test_script_with_leftover_gateway_port_names_it(workspace: Workspace) -> None:
-    for port in (str(free_port()), "x", "99999999"):
+def test_script_with_leftover_gateway_port_names_it(workspace: Workspace, closed_port: int) -> None:
+    for port in (str(closed_port), "x", "99999999"):
         message = workspace.fail("visits_reader.py", PYSPARK_GATEWAY_PORT=port, PYSPARK_GATEWAY_SECRET="secret")
         assert "unset PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET" in message
         assert "run it again" not in message
@@ -134,12 +135,9 @@ def test_script_of_user_without_name_says_so(workspace: Workspace) -> None:
     )
 
 
-def test_consumer_with_unwritable_checkpoint_keeps_it(workspace: Workspace) -> None:
+def test_consumer_with_unwritable_checkpoint_keeps_it(workspace: Workspace, warehouses: Warehouses) -> None:
     """As after a run by another user."""
-    workspace.succeed("create_table.py")
-    workspace.succeed("visits_creator_job.py")
-    workspace.succeed("visits_consumer.py")
-    workspace.succeed("visits_creator_job.py")
+    workspace.copy(warehouses.at_6_read_to_3)
     folders = [path for path in (workspace.warehouse / "checkpoints").rglob("*") if path.is_dir()]
     for folder in folders:
         folder.chmod(0o555)

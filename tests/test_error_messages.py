@@ -11,7 +11,7 @@ from tutorial.error_messages import error_message, known_message
 from tutorial.visits import TABLE, delete_table, register_table
 
 import visits_consumer
-from tests.steps import Steps
+from tests.steps import Steps, Warehouses
 
 import pytest
 from pyspark.errors import StreamingQueryException
@@ -21,11 +21,11 @@ Damage = Callable[[Path], None]
 
 
 @pytest.fixture
-def steps(spark: SparkSession, table_read_to_3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+def steps(spark: SparkSession, warehouses: Warehouses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     """The steps on a copy of a table at version 3, all of which the consumer has read."""
     warehouse = tmp_path / "ware house's"
     monkeypatch.setenv("VISITS_WAREHOUSE", str(warehouse))
-    steps = Steps(spark, shutil.copytree(table_read_to_3, warehouse))
+    steps = Steps(spark, shutil.copytree(warehouses.read_to_3, warehouse))
     steps.register()
     return steps
 

@@ -15,6 +15,7 @@ from random import Random
 from tutorial.script import STOPPED
 
 from demo.stack import wait_for
+from tests.steps import Warehouses
 from tests.truth import Disk, gauges
 from tests.workspace import Workspace, errors, wait_until_equal
 
@@ -134,10 +135,11 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, py
     print(f"\nSeed {seed}, nothing lost:", ", ".join(f"{count} {what}" for what, count in audit.seen.items()))
 
 
-def test_consumer_when_killed_after_its_batch_has_printed_the_rows(workspace: Workspace) -> None:
+def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
+    workspace: Workspace, warehouses: Warehouses
+) -> None:
     """The rows of a committed batch must not be lost in a buffer of the killed process."""
-    workspace.succeed(CREATE)
-    workspace.succeed(WRITER)
+    workspace.copy(warehouses.at_3)
     disk = Disk(workspace.warehouse)
     with workspace.start(CONSUMER) as process:
         try:
@@ -150,8 +152,8 @@ def test_consumer_when_killed_after_its_batch_has_printed_the_rows(workspace: Wo
     assert workspace.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {workspace.stack.pushgateway}\n"
 
 
-def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Workspace) -> None:
-    workspace.succeed(CREATE)
+def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Workspace, warehouses: Warehouses) -> None:
+    workspace.copy(warehouses.empty)
     audit = Audit(workspace)
     with workspace.start(WRITER) as process:
         try:
@@ -176,9 +178,9 @@ def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Works
     ],
 )
 def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(
-    workspace: Workspace, settings: dict[str, str], program: str
+    workspace: Workspace, warehouses: Warehouses, settings: dict[str, str], program: str
 ) -> None:
-    workspace.succeed(CREATE)
+    workspace.copy(warehouses.empty)
     with workspace.start(CONSUMER, **settings) as process:
 
         def starting_java() -> psutil.Process | None:

@@ -5,6 +5,7 @@ import signal
 
 from demo.stack import wait_for
 from tests import truth
+from tests.steps import Warehouses
 from tests.workspace import Workspace, errors, wait_until_equal
 
 import psutil
@@ -13,7 +14,7 @@ CONSUMER = "examples/long_running_consumer.py"
 READER, FRAUD = "visits_reader_version", "visits_reader_version_fraud"
 
 
-def test_two_consumers_next_to_a_writer_push_until_stopped(workspace: Workspace) -> None:
+def test_two_consumers_next_to_a_writer_push_until_stopped(workspace: Workspace, warehouses: Warehouses) -> None:
     gateway = workspace.stack.pushgateway
 
     def read() -> tuple[float | None, float | None]:
@@ -24,7 +25,7 @@ def test_two_consumers_next_to_a_writer_push_until_stopped(workspace: Workspace)
         (pushed,) = workspace.stack.query(f'push_time_seconds{{job="{READER}"}}')
         return pushed
 
-    workspace.succeed("create_table.py")
+    workspace.copy(warehouses.empty)
     own = workspace.start(CONSUMER)
     fraud = workspace.start(CONSUMER, VISITS_CONSUMER="fraud")
     with own, fraud:

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from urllib.request import Request, urlopen
 from tutorial import settings
 
 from demo.programs import program
-from demo.stack import free_port, pushgateway, running
+from demo.stack import listening_on, pushgateway, running
 from lag_detector.errors import LagDetectorError, PushgatewayError
 from lag_detector.pushgateway import Pushgateway
 from tests import truth
@@ -73,7 +72,7 @@ def serve_codes(*codes: int, body: bytes = b"") -> Iterator[tuple[str, list[Base
 
 
 def test_push_again_replaces_the_version(tmp_path: Path, push: Push, capsys: pytest.CaptureFixture[str]) -> None:
-    with pushgateway(tmp_path, free_port()) as address:
+    with pushgateway(tmp_path) as address:
         push(address + "/", 3)
         push(address, 6)
         assert truth.gauges(address) == {METRIC: 6}
@@ -81,7 +80,7 @@ def test_push_again_replaces_the_version(tmp_path: Path, push: Push, capsys: pyt
 
 
 def test_delete_metric_twice_leaves_no_gauge(tmp_path: Path, push: Push) -> None:
-    with pushgateway(tmp_path, free_port()) as address:
+    with pushgateway(tmp_path) as address:
         push(address, 3)
         for _ in range(2):
             settings.pushgateway().delete_metric(METRIC)
@@ -101,7 +100,7 @@ def test_delete_metric_that_another_program_pushes_names_the_command(
     pushed: str, path: str, tmp_path: Path, push: Push
 ) -> None:
     """Pushed by hand, without a type: then the gateway rejects the gauge, which has one."""
-    with pushgateway(tmp_path, free_port()) as address:
+    with pushgateway(tmp_path) as address:
         gateway = Pushgateway(address)
         gateway.push(METRIC, 3, timestamp=time.time())
         by_hand = Request(f"{address}/metrics/{path}", f"{pushed} 3\n".encode(), method="POST")
@@ -176,9 +175,9 @@ def test_push_to_failing_gateway_is_not_rejected(push: Push) -> None:
         assert not raised.value.rejected
 
 
-def test_push_to_closed_port_is_not_rejected(push: Push) -> None:
+def test_push_to_closed_port_is_not_rejected(push: Push, closed_port: int) -> None:
     with pytest.raises(PushgatewayError, match=r"cannot be reached \(connection refused\): ") as raised:
-        push(f"http://127.0.0.1:{free_port()}", 3)
+        push(f"http://127.0.0.1:{closed_port}", 3)
     assert not raised.value.rejected
 
 
@@ -215,15 +214,16 @@ def has_ipv6_loopback() -> bool:
 )
 @pytest.mark.parametrize("no_proxy", [None, "elsewhere"])
 def test_push_to_loopback_bypasses_proxy_and_keeps_environment(
-    host: str, no_proxy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, no_proxy: str | None, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = f"http://{host}:{free_port()}"
-    command = [program("prometheus-pushgateway"), f"--web.listen-address={address.removeprefix('http://')}"]
+    log = tmp_path / "log"
+    command = [program("prometheus-pushgateway"), f"--web.listen-address={host}:0"]
     for variable in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with running(command, f"{address}/-/ready", tmp_path / "log"):
+    with running(command, "http://{address}/-/ready", log):
+        address = f"http://{host}:{listening_on(log).rpartition(':')[2]}"
         with monkeypatch.context() as patch:
-            patch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+            patch.setenv("http_proxy", f"http://127.0.0.1:{closed_port}")
             if no_proxy:
                 patch.setenv("no_proxy", no_proxy)
             before = dict(os.environ)
@@ -329,19 +329,19 @@ NOT_JSON, OTHER_JSON = "expecting value: line 1 column 1 (char 0)", "its json is
         pytest.param("[]", OTHER_JSON, id="list"),
     ],
 )
-def test_group_names_when_answer_is_of_another_program_raises(content: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "api" / "v1").mkdir(parents=True)
-    (tmp_path / "api" / "v1" / "metrics").write_text(content)
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
-    with running(command, address, tmp_path / "log"):
-        with pytest.raises(PushgatewayError) as raised:
-            Pushgateway(address).group_names(METRIC)
-        assert str(raised.value) == (
-            f"the Pushgateway at {address} gave no valid answer ({reason}): "
-            f"the groups of {METRIC} could not be listed, and none was deleted"
-        )
-        assert not raised.value.rejected
+def test_group_names_when_answer_is_of_another_program_raises(content: str, reason: str) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(content.encode())
+
+    with serve(answer) as address, pytest.raises(PushgatewayError) as raised:
+        Pushgateway(f"http://{address}").group_names(METRIC)
+    assert str(raised.value) == (
+        f"the Pushgateway at http://{address} gave no valid answer ({reason}): "
+        f"the groups of {METRIC} could not be listed, and none was deleted"
+    )
+    assert not raised.value.rejected
 
 
 @pytest.mark.parametrize(
@@ -377,15 +377,15 @@ def test_push_latest_when_version_changes_meanwhile_pushes_again(
 def test_push_after_gateway_restart_is_delivered(
     persistent: bool, end: signal.Signals, kept: dict[str, float], push: Push, tmp_path: Path
 ) -> None:
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
-    command += [f"--persistence.file={tmp_path / 'gauges' if persistent else ''}"]
-    with running(command, f"{address}/-/ready", tmp_path / "log") as gateway:
+    log = tmp_path / "log"
+    command = [program("prometheus-pushgateway"), f"--persistence.file={tmp_path / 'gauges' if persistent else ''}"]
+    with running([*command, "--web.listen-address=127.0.0.1:0"], "http://{address}/-/ready", log) as gateway:
+        address = f"http://{listening_on(log)}"
         push(address, 3)
         gateway.send_signal(end)
         gateway.wait(30)
-    with running(command, f"{address}/-/ready", tmp_path / "log"):
+    command.append(f"--web.listen-address={address.removeprefix('http://')}")
+    with running(command, f"{address}/-/ready", log):
         assert truth.gauges(address) == kept
         push(address, 6)
         assert truth.gauges(address) == {METRIC: 6}
@@ -396,7 +396,7 @@ def test_push_with_wrong_password_is_rejected(push: Push, tmp_path: Path) -> Non
     (tmp_path / "web.yml").write_text(
         "basic_auth_users: {me: $2b$04$ZEDlSfTElp6VfAyp6dZ5Me.FefFUrTiINVGCRYttrs7tIpcNXoHTy}\n"
     )
-    with pushgateway(tmp_path, free_port(), f"--web.config.file={tmp_path / 'web.yml'}") as address:
+    with pushgateway(tmp_path, f"--web.config.file={tmp_path / 'web.yml'}") as address:
         host = address.removeprefix("http://")
         push(f"http://me:s%20cret@{host}", 3)
         for login in ("me:wr%20ng@", "you:s%20cret@", ""):
@@ -419,7 +419,7 @@ def test_push_over_https_verifies_the_certificate(push: Push, tmp_path: Path, mo
     )
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     options = (f"--web.config.file={tmp_path / 'web.yml'}",)
-    with pushgateway(tmp_path, free_port(), *options, scheme="https") as address:
+    with pushgateway(tmp_path, *options, scheme="https") as address:
         push(address, 3)
         monkeypatch.delenv("SSL_CERT_FILE")
         with pytest.raises(PushgatewayError, match="certificate verify failed"):

