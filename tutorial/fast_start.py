@@ -1,8 +1,7 @@
 """What makes a script that runs for seconds start fast. None of it changes the results.
 
 It applies to Spark on this machine only. On a cluster and under `spark-submit`, Spark keeps its own settings.
-`make bench` measured how much longer the writer takes without each of them: archive 4.4 s, Java in UTC 4.0 s
-(outside UTC), one compiler 1.9 s, warm-up 0.3 s, fast stop 0.2 s. Interpreted plans help the reader and the consumer.
+docs/performance.md shows where the seconds go.
 """
 
 import socketserver
