@@ -7,7 +7,7 @@ INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
 STEP := $(PYTHON) -m tutorial.elapsed
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup java up down demo test test-docker soak bench pictures readme lint reset clean
+.PHONY: help setup java up down demo test test-all test-docker soak bench pictures readme lint reset clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,11 @@ down: ## stop them; docker compose down -v deletes their data too
 demo: .venv/ready ## run the whole tutorial in this terminal, under 2.5 minutes (TIMING=real: with the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
-test: .venv/dev ## run the steps as you would, and all that can go wrong, on a real Pushgateway and Prometheus (30 minutes)
-	@$(PY) -m pytest
+test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (TESTMIN minutes)
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: .venv/dev ## the same, and what repeats it at length: a cluster, random kills, long histories (ALLMIN minutes)
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-docker: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/live_grafana.py

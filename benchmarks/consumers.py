@@ -214,8 +214,12 @@ def seconds_of_a_query(stack: Stack, query: str) -> float:
 
 def memory_of(address: str) -> float:
     """Return the resident memory, in MiB, of our child process that listens at this address."""
-    option = f"--web.listen-address={address.removeprefix('http://')}"
-    return resident(next(child.pid for child in psutil.Process().children() if option in child.cmdline()))
+    port = int(address.rpartition(":")[2])
+
+    def listens(child: psutil.Process) -> bool:
+        return any((at.laddr.port, at.status) == (port, psutil.CONN_LISTEN) for at in child.net_connections("tcp"))
+
+    return resident(next(child.pid for child in psutil.Process().children() if listens(child)))
 
 
 def draw(measured: list[Figures], picture: Path) -> None:

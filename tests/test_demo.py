@@ -27,6 +27,7 @@ def addresses(output: str) -> list[str]:
     return re.findall(r"http://[\d.]+:\d+", output.splitlines()[0])
 
 
+@pytest.mark.slow
 def test_demo_to_its_end_shows_every_state_and_stops_its_stack() -> None:
     environment = {**os.environ, "TIMING": ""}
     done = subprocess.run(DEMO, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -47,7 +48,7 @@ def test_demo_to_its_end_shows_every_state_and_stops_its_stack() -> None:
     assert all(map(is_closed, addresses(done.stdout)))
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_demo_when_interrupted_stops_its_stack(end: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "output"
     with output.open("w") as out:

@@ -91,6 +91,7 @@ def test_session_with_spark_defaults_keeps_them(workspace: Workspace) -> None:
     assert found["conf"]["spark.company.setting"] == "here"
 
 
+@pytest.mark.slow
 def test_session_with_driver_memory_keeps_it(workspace: Workspace) -> None:
     found = inspect(workspace, SPARK_DRIVER_MEMORY="1500m")
     assert found["megabytes"] > 1400

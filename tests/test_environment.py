@@ -173,7 +173,12 @@ def test_script_with_safe_path_finds_its_modules(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "xx_XX.ISO-8859-1"}, {"LC_ALL": "", "LC_CTYPE": "C", "LANG": "C"}]
+    "locale",
+    [
+        {"LC_ALL": "xx_XX.ISO-8859-1"},
+        pytest.param({"LC_ALL": "C"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "", "LC_CTYPE": "C", "LANG": "C"}, marks=pytest.mark.slow),
+    ],
 )
 def test_script_with_any_locale_writes_utf8_paths(workspace: Workspace, locale: dict[str, str]) -> None:
     warehouse = workspace.folder / "naïve 店"

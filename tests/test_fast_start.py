@@ -31,7 +31,13 @@ ALL = len(SETTINGS | SHORT_RUN)
     ("command", "settings", "expected"),
     [
         pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master"),
-        pytest.param((sys.executable,), {"SPARK_MASTER": "local[1]"}, f"local[1] {ALL}", id="local-master"),
+        pytest.param(
+            (sys.executable,),
+            {"SPARK_MASTER": "local[1]"},
+            f"local[1] {ALL}",
+            id="local-master",
+            marks=pytest.mark.slow,
+        ),
         pytest.param((sys.executable,), {"SPARK_CONF_DIR": "{conf}"}, "local-cluster[1,1,1024] 0", id="cluster"),
         pytest.param((*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit"),
     ],

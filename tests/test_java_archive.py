@@ -102,9 +102,9 @@ def archive_of_another_java() -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(lambda: b"", id="empty"),
-        pytest.param(lambda: os.urandom(4096), id="random"),
-        pytest.param(good_archive, id="other-jars"),
+        pytest.param(lambda: b"", id="empty", marks=pytest.mark.slow),
+        pytest.param(lambda: os.urandom(4096), id="random", marks=pytest.mark.slow),
+        pytest.param(good_archive, id="other-jars", marks=pytest.mark.slow),
         pytest.param(archive_of_another_java, id="other-java"),
     ],
 )

@@ -114,6 +114,7 @@ def rows(printed: str) -> int:
     return len(re.findall(r"^\|visit \d-", printed, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, pytestconfig: pytest.Config) -> None:
     seed = pytestconfig.getoption("--seed")
     random = Random(seed)

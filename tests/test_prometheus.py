@@ -1,11 +1,8 @@
 """The stack fits the alert, can only be reached from this machine, and its rules fire when they should."""
 
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -16,6 +13,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 from demo.stack import COMPRESSED, ROOT, Stack, local_stack
 from tests.workspace import wait_until_equal
 
+import psutil
 import pytest
 import yaml
 
@@ -58,7 +56,9 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
-def test_rules_when_their_condition_holds_find_it(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_when_their_condition_holds_find_it(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a real Prometheus and Pushgateway, without the waits, which promtool tests."""
     monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
     gateway = pushgateway()
@@ -87,16 +87,7 @@ def test_rules_when_their_condition_holds_find_it(stack: Stack, monkeypatch: pyt
     wait_for_conditions("Visits consumer lag", "Visits consumer late", "Visits push rejected")
     gateway.push(READER_VERSION, 12, now)
     wait_for_conditions()
-    (pid,) = [
-        process
-        for process in map(int, filter(str.isdigit, os.listdir("/proc")))
-        if f"--web.listen-address={gateway.address.removeprefix('http://')}" in command_line(process)
-    ]
-    os.kill(pid, signal.SIGKILL)
+    option = f"--persistence.file={tmp_path / 'gauges'}"
+    (process,) = [each for each in psutil.process_iter(["cmdline"]) if option in (each.info["cmdline"] or ())]
+    process.kill()
     wait_for_conditions("Visits Pushgateway down")
-
-
-def command_line(process: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_text()
-    return ""

@@ -220,6 +220,7 @@ class History(RuleBasedStateMachine):
         return len(list(self.disk.log.glob("*.checkpoint.parquet")))
 
 
+@pytest.mark.slow
 def test_reader_gauge_in_random_histories_is_version_read(
     spark: SparkSession,
     pushgateway_url: str,

@@ -38,6 +38,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_scripts_on_java_from_pypi_print_the_same(workspace: Workspace, packages: Path, programs: Path) -> None:
     copy = workspace.folder / "copy"
     for package in ("lag_detector", "tutorial"):
