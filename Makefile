@@ -49,8 +49,8 @@ demo: .venv/ready ## run the whole tutorial in this terminal, under 2.5 minutes 
 test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (TESTMIN minutes)
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: .venv/dev ## the same, and what repeats it at length: a cluster, random kills, long histories (ALLMIN minutes)
-	@$(PY) -m pytest -n 2 --dist loadfile
+test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (ALLMIN minutes)
+	@$(PY) -m pytest -n 2 --dist loadfile -m slow
 
 test-docker: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/live_grafana.py
