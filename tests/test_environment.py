@@ -85,6 +85,7 @@ def test_script_with_spark_connect_selected_names_the_variable(workspace: Worksp
     assert message.endswith("unset SPARK_REMOTE.")
 
 
+@pytest.mark.launcher
 def test_script_with_class_path_and_configuration_of_others_succeeds(workspace: Workspace, conf_dir: Path) -> None:
     """A notebook's submit arguments, a company's log4j and spark-defaults; logs must not come among the rows."""
     (conf_dir / "log4j2.properties").write_text(LOG_TO_STDOUT)
@@ -155,6 +156,7 @@ def test_java_with_wrong_options_shows_what_it_says(workspace: Workspace, option
     assert re.search("Invalid maximum heap size: -Xmx1x|Conflicting collector|[Mm]ultiple garbage collectors", message)
 
 
+@pytest.mark.launcher
 def test_spark_with_wrong_arguments_shows_first_cause(workspace: Workspace) -> None:
     message = workspace.fail("visits_reader.py", PYSPARK_SUBMIT_ARGS="--no-such-option pyspark-shell")
     assert "Unrecognized option: --no-such-option" in message

@@ -38,8 +38,16 @@ ALL = len(SETTINGS | SHORT_RUN)
             id="local-master",
             marks=pytest.mark.slow,
         ),
-        pytest.param((sys.executable,), {"SPARK_CONF_DIR": "{conf}"}, "local-cluster[1,1,1024] 0", id="cluster"),
-        pytest.param((*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit"),
+        pytest.param(
+            (sys.executable,),
+            {"SPARK_CONF_DIR": "{conf}"},
+            "local-cluster[1,1,1024] 0",
+            id="cluster",
+            marks=pytest.mark.launcher,
+        ),
+        pytest.param(
+            (*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit", marks=pytest.mark.launcher
+        ),
     ],
 )
 def test_settings_for_short_run_apply_on_this_machine_only(

@@ -175,7 +175,9 @@ def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Works
     ("settings", "program"),
     [
         pytest.param({}, "PythonGatewayServer", id="directly"),
-        pytest.param({"PYSPARK_SUBMIT_ARGS": "pyspark-shell"}, "SparkSubmit", id="by-the-launcher"),
+        pytest.param(
+            {"PYSPARK_SUBMIT_ARGS": "pyspark-shell"}, "SparkSubmit", id="by-the-launcher", marks=pytest.mark.launcher
+        ),
     ],
 )
 def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(
