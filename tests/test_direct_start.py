@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,20 @@ def test_start_java_that_never_answers_is_killed(tmp_path: Path, monkeypatch: py
         start_java(java, [], [], None)
     assert time.monotonic() - begin < 10
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_start_java_on_ctrl_c_meanwhile_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start_and_press_ctrl_c(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(direct_start, "Popen", start_and_press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        start_java(fake_java(tmp_path, "exec /bin/sleep 60"), [], [], None)
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_start_java_that_ends_raises(tmp_path: Path) -> None:

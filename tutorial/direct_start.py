@@ -63,13 +63,17 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
         address = Path(folder, "address")
         # Spark finds its own Python modules, for the Python workers, by SPARK_HOME.
         environment = {**os.environ, "SPARK_HOME": str(home), "_PYSPARK_DRIVER_CONN_INFO_PATH": str(address)}
+        # Ctrl-C waits until there is a process to kill. One that is interrupted while it starts would stay behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             process = Popen(
                 command, stdin=PIPE, stdout=output, stderr=output, env=environment, preexec_fn=_ignore_ctrl_c
             )
         except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             raise LagDetectorError(f"Java at {java.program} does not start ({error.strerror}); {FIX}") from error
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             _wait_for(address, process)
             with address.open("rb") as file:
                 port, secret = read_int(file), UTF8Deserializer().loads(file)  # type: ignore[no-untyped-call]
@@ -95,3 +99,4 @@ def _wait_for(address: Path, process: Popen[bytes]) -> None:
 
 def _ignore_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
