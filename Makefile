@@ -12,7 +12,7 @@ SEED ?= $(shell date +%s)
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, about 2 minutes)
+setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
 	@$(PY) -m tutorial.prepare
 
 .venv/ready: requirements.txt
@@ -43,7 +43,7 @@ up: ## start Prometheus, Pushgateway and Grafana with Docker
 down: ## stop them; docker compose down -v deletes their data too
 	docker compose down
 
-demo: .venv/ready ## run the whole tutorial in this terminal, under 2.5 minutes (TIMING=real: with the tutorial's times, under 7)
+demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: with the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
 test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (TESTMIN minutes)

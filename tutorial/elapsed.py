@@ -10,6 +10,7 @@ import time
 
 def main(line: str, *command: str) -> int:
     """Run the command, and return its exit code."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # in any locale
     begin = time.monotonic()
     rewrite = f"\r{line} …" if sys.stdout.isatty() else ""
 
@@ -17,7 +18,7 @@ def main(line: str, *command: str) -> int:
         return f"{rewrite} {time.monotonic() - begin:.0f} s"
 
     print(f"{line} …", end="", flush=True)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as process:
         while True:
             try:
                 output, _ = process.communicate(timeout=1)
