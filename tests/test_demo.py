@@ -52,7 +52,13 @@ def test_demo_to_its_end_shows_every_state_and_stops_its_stack() -> None:
 def test_demo_when_interrupted_stops_its_stack(end: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "output"
     with output.open("w") as out:
-        process = subprocess.Popen(DEMO, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            DEMO,
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        )
         try:
             wait_for("the stack", lambda: "Times are" in output.read_text() or None, 60)
             assert not any(map(is_closed, addresses(output.read_text())))
