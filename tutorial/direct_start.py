@@ -4,8 +4,11 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
+from threading import current_thread, main_thread
 from typing import IO, Any
 
 from tutorial.java import FIX, Java
@@ -63,23 +66,21 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
         address = Path(folder, "address")
         # Spark finds its own Python modules, for the Python workers, by SPARK_HOME.
         environment = {**os.environ, "SPARK_HOME": str(home), "_PYSPARK_DRIVER_CONN_INFO_PATH": str(address)}
-        # Ctrl-C waits until there is a process to kill. One that is interrupted while it starts would stay behind.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        process = None
         try:
-            process = Popen(
-                command, stdin=PIPE, stdout=output, stderr=output, env=environment, preexec_fn=_ignore_ctrl_c
-            )
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-            raise LagDetectorError(f"Java at {java.program} does not start ({error.strerror}); {FIX}") from error
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            with _ctrl_c_held():  # until there is a process to kill; a half-started one would stay behind
+                process = Popen(
+                    command, stdin=PIPE, stdout=output, stderr=output, env=environment, preexec_fn=_ignore_ctrl_c
+                )
             _wait_for(address, process)
             with address.open("rb") as file:
                 port, secret = read_int(file), UTF8Deserializer().loads(file)  # type: ignore[no-untyped-call]
-        except BaseException:
-            process.kill()
-            process.wait()
+        except BaseException as error:
+            if process:
+                process.kill()
+                process.wait()
+            elif isinstance(error, OSError):
+                raise LagDetectorError(f"Java at {java.program} does not start ({error.strerror}); {FIX}") from error
             raise
     with gateway_address(port, secret):
         gateway = launch_gateway()  # type: ignore[no-untyped-call]
@@ -99,4 +100,19 @@ def _wait_for(address: Path, process: Popen[bytes]) -> None:
 
 def _ignore_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Handle Ctrl-C at the end of the `with` block. Python handles it in the main thread only."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for number in pressed[:1]:
+            signal.raise_signal(number)
