@@ -1,6 +1,7 @@
 """The fixtures: a monitoring stack, a Spark session, and a workspace to run the scripts in."""
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from tutorial.session import delta_session
 
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
 from tests.lake import Lake
-from tests.servers import refused_port
 from tests.steps import Steps, Warehouses
 from tests.workspace import Workspace
 
@@ -65,9 +65,10 @@ def pushgateway_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on loopback that refuses connections."""
-    with refused_port() as port:
-        yield port
+    """A port on loopback that refuses connections: it is taken, so nobody else can take it, but not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,20 +1,11 @@
-"""Ports that refuse connections, and HTTP servers that answer as a Pushgateway should not, or forward what they get."""
+"""HTTP servers that answer as a Pushgateway should not, or forward what they receive."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@contextmanager
-def refused_port() -> Iterator[int]:
-    """Yield a port on loopback that is taken, so that nobody else can take it, but accepts no connection."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -108,11 +108,11 @@ def _ctrl_c_held() -> Iterator[None]:
     if current_thread() is not main_thread():
         yield
         return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        for number in pressed[:1]:
-            signal.raise_signal(number)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
