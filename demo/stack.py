@@ -103,14 +103,26 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
     return copy
 
 
+def listening_on(log: Path) -> str:
+    """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
+
+    Told to take port 0, it takes a free one. Nobody else can take that one in between.
+    """
+    found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
+    return found[1] if found else ""
+
+
 @contextmanager
-def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], ready: str, log: Path, address: Callable[[Path], str] = listening_on
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the end of the `with` block. The block starts once the URL `ready` answers.
 
     Args:
         command: the program and its arguments.
-        ready: the URL. `{address}` in it stands for the address that the program has chosen, see `listening_on`.
+        ready: the URL. `{address}` in it stands for the address that the program has chosen.
         log: the file for what it prints.
+        address: finds the address that the program has chosen in that file.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -120,7 +132,7 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
             last = last_line(log.read_text(errors="replace"))
             raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); fix that and run it again")
         try:
-            with urlopen(ready.format(address=listening_on(log)), timeout=5):
+            with urlopen(ready.format(address=address(log)), timeout=5):
                 return True
         except HTTPError as error:
             return True if error.code == 401 else None
@@ -137,15 +149,6 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[subprocess.Po
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-
-
-def listening_on(log: Path) -> str:
-    """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
-
-    Told to take port 0, it takes a free one. Nobody else can take that one in between.
-    """
-    found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
-    return found[1] if found else ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from tutorial.session import delta_session
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
 from tests.lake import Lake
 from tests.steps import Steps, Warehouses
-from tests.workspace import Workspace
+from tests.workspace import SessionWorkspace, Workspace
 
 import pytest
 from pyspark.sql import SparkSession
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "spark" in fixtures:
             item.add_marker("spark")
-        if fixtures & {"workspace", "shared_workspace", "cluster"}:
+        if fixtures & {"workspace", "cluster"}:
             item.add_marker("process")
         if "cluster" in fixtures:
             item.add_marker("cluster")
@@ -77,10 +77,10 @@ def workspace(stack: Stack, tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, stack)
 
 
-@pytest.fixture(scope="module")
-def shared_workspace(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace for the tests of a module, which run one after the other."""
-    return Workspace(tmp_path_factory.mktemp("workspace"), stack)
+@pytest.fixture
+def session_workspace(stack: Stack, tmp_path: Path, spark: SparkSession) -> SessionWorkspace:
+    """The same one, whose scripts run inside the shared session."""
+    return SessionWorkspace(Workspace(tmp_path, stack), spark)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from demo.stack import ROOT, pushgateway, wait_for
 from lag_detector.errors import LagDetectorError
 
 README = ROOT / "README.md"
+COPY = "lag-detector"
 DOCKERS_PUSHGATEWAY = "http://localhost:9091"
 RUNS_UNTIL_CTRL_C = "examples/long_running_consumer.py"
 # A block to run, or a sentence that starts with "You should see" and the block with the output.
@@ -102,7 +103,7 @@ def run_blocks(folder: Path) -> Iterator[Shown]:
     Args:
         folder: the folder for the copy and for the Pushgateway's file.
     """
-    copy = folder / "lag-detector"
+    copy = folder / COPY
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".venv", "warehouse", "__pycache__"))
     (copy / ".venv").symlink_to(ROOT / ".venv")
     shutil.copytree(JARS, copy / ".cache" / JARS.name)

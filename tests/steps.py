@@ -27,6 +27,12 @@ class Warehouses(NamedTuple):
     at_6_read_to_3: Path
 
 
+def clear_session(spark: SparkSession) -> None:
+    """Let the session know as little about the table as a new script's session."""
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+    spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # only from the catalog
+
+
 class Steps:
     """What the scripts do, with the settings of the environment."""
 
@@ -34,19 +40,14 @@ class Steps:
         self.spark = spark
         self.disk = Disk(warehouse)
 
-    def clear_session(self) -> None:
-        """Let the session know as little about the table as a new script's session."""
-        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
-        self.spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # only from the catalog
-
     def register(self) -> None:
         """Register the table as a new script does."""
-        self.clear_session()
+        clear_session(self.spark)
         register_table(self.spark)
 
     def create(self) -> None:
         """Do what create_table.py does, except for the gauges."""
-        self.clear_session()
+        clear_session(self.spark)
         delete_table(self.spark)
         create_table.create_visits(self.spark)
 

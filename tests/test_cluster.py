@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from urllib.request import urlopen
 from tutorial.fast_start import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
 from tutorial.jars import EXCLUDES, JARS
 
-from demo.stack import ROOT, Stack, free_port, running, wait_for
+from demo.stack import ROOT, Stack, running, wait_for
 from tests import truth
 from tests.outputs import CREATED, VISITS, pushed
 from tests.workspace import Workspace, errors, wait_until_equal
@@ -121,12 +122,18 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
+def web_page(log: Path) -> str:
+    """Return the host and port of a daemon's web page, or nothing. Its log names the ones that it has chosen."""
+    found = re.search(r"service '\w+UI' on port (\d+)", log.read_text())
+    return f"{LOOPBACK}:{found[1]}" if found else ""
+
+
 @contextmanager
-def daemon(log: Path, page: int, *arguments: str) -> Iterator[None]:
+def daemon(log: Path, *arguments: str) -> Iterator[None]:
     """Run a master or a worker until the end of the `with` block. After that, none of its executors may still run."""
     environment = (f"{name}={value}" for name, value in MACHINE.items())
     command = ["setsid", *END_WITH_PARENT, "env", *environment, str(BIN / "spark-class"), *arguments]
-    with running(command, f"http://{LOOPBACK}:{page}/json/", log) as process:
+    with running(command, "http://{address}/json/", log, web_page) as process:
         try:
             yield
             process.terminate()
@@ -140,23 +147,21 @@ def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """A master and two workers with one core each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "events").mkdir()
-    port, page, worker_pages = free_port(), free_port(), [free_port(), free_port()]
-    master = f"spark://{LOOPBACK}:{port}"
-    address = ("--host", LOOPBACK, "--webui-port")
+    address = ("--host", LOOPBACK, "--port", "0", "--webui-port", "0")
+    log = folder / "master.log"
 
     def workers() -> set[str] | None:
-        with urlopen(f"http://{LOOPBACK}:{page}/json/", timeout=10) as answer:
+        with urlopen(f"http://{web_page(log)}/json/", timeout=10) as answer:
             registered = json.load(answer)["workers"]
         alive = {worker["webuiaddress"] for worker in registered if worker["state"] == "ALIVE"}
         return alive if len(alive) == 2 else None
 
     with ExitStack() as daemons:
-        arguments = [f"{DEPLOY}.master.Master", *address, str(page), "--port", str(port)]
-        daemons.enter_context(daemon(folder / "master.log", page, *arguments))
-        for number, own_page in enumerate(worker_pages):
-            work = folder / f"work{number}"
-            arguments = [f"{DEPLOY}.worker.Worker", *address, str(own_page), "-c", "1", "-m", "1g", "-d", str(work)]
-            daemons.enter_context(daemon(folder / f"{work.name}.log", own_page, *arguments, master))
+        daemons.enter_context(daemon(log, f"{DEPLOY}.master.Master", *address))
+        (master,) = re.findall(r"Starting Spark master at (\S+)", log.read_text())
+        for name in ("work0", "work1"):
+            arguments = [*address, "-c", "1", "-m", "1g", "-d", str(folder / name), master]
+            daemons.enter_context(daemon(folder / f"{name}.log", f"{DEPLOY}.worker.Worker", *arguments))
         alive = wait_for("two workers", workers, 60)
         yield Cluster(master, alive, folder, Workspace(folder, Stack("", pushgateway_url)))
 

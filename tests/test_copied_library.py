@@ -56,6 +56,12 @@ query.stop()
 print("lag_detector" in sys.modules)
 """
 
+# Settings that only make the session faster.
+FASTER = (
+    "--conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=1 --conf spark.default.parallelism=1 "
+    "--conf spark.databricks.delta.snapshotPartitions=1 --driver-java-options -XX:TieredStopAtLevel=1 pyspark-shell"
+)
+
 
 def test_copied_files_in_an_empty_folder_push_versions(tmp_path: Path, pushgateway_url: str) -> None:
     for folder, files in (("pattern", PATTERN), ("running", (*PATTERN, "listener.py"))):
@@ -71,6 +77,7 @@ def test_copied_files_in_an_empty_folder_push_versions(tmp_path: Path, pushgatew
             "PYTHONPATH": "",
             "GATEWAY": pushgateway_url,
             "JARS": ",".join(map(str, JARS.glob("*.jar"))),
+            "PYSPARK_SUBMIT_ARGS": FASTER,
         },
         capture_output=True,
         text=True,

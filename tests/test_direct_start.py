@@ -83,6 +83,7 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
 
 
 @pytest.mark.launcher
+@pytest.mark.slow
 def test_session_with_spark_defaults_keeps_them(workspace: Workspace) -> None:
     (workspace.folder / "spark-defaults.conf").write_text(
         "spark.driver.memory 1500m\nspark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"

@@ -4,14 +4,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, product
 from pathlib import Path
+from typing import Any
 
 from tutorial.error_messages import error_message, known_message
 from tutorial.visits import TABLE, delete_table, register_table
 
 import visits_consumer
-from tests.steps import Steps, Warehouses
+from tests.steps import Steps, Warehouses, clear_session
 
 import pytest
 from pyspark.errors import StreamingQueryException
@@ -85,8 +87,16 @@ def delete_checksum(file: Path) -> None:
     (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("damage", [empty, garble, truncate, delete])
-@pytest.mark.parametrize("file", ["offsets/1", "commits/1", "metadata"])
+def each_once(files: Sequence[object], damages: Sequence[Damage]) -> Iterator[Any]:
+    """Yield all pairs. Those that `make test` needs to see each file and each damage are not slow."""
+    once = set(zip(cycle(files), damages, strict=False))
+    for pair in product(files, damages):
+        yield pytest.param(*pair, marks=() if pair in once else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"), each_once(["offsets/1", "commits/1", "metadata"], [empty, garble, truncate, delete])
+)
 def test_consumer_with_damaged_checkpoint_names_command_to_set_it_aside(
     file: str, damage: Damage, steps: Steps
 ) -> None:
@@ -138,7 +148,7 @@ def test_steps_when_disk_is_full_keep_the_checkpoint(
             set_checkpoint_aside_as_in(message, steps)
         assert steps.consume() == 3
     finally:
-        steps.clear_session()
+        clear_session(spark)
         subprocess.run(["umount", str(tmp_path)], check=True, timeout=60)
 
 
@@ -149,8 +159,7 @@ def test_consumer_when_checkpoint_is_a_file_leaves_it_alone(steps: Steps) -> Non
     assert steps.disk.checkpoint.read_text() == "mine"
 
 
-@pytest.mark.parametrize("damage", [empty, garble, truncate, flip_bit, delete])
-@pytest.mark.parametrize("version", [0, 3, 5, 6])
+@pytest.mark.parametrize(("version", "damage"), each_once([6, 0, 3, 5], [empty, garble, truncate, flip_bit, delete]))
 def test_consumer_with_damaged_log_says_start_over(version: int, damage: Damage, steps: Steps) -> None:
     steps.write()
     damage(steps.disk.commit(version))
@@ -192,15 +201,20 @@ def test_consumer_with_damaged_data_file_names_it(damage: Damage, steps: Steps) 
     ("change", "expected"),
     [
         ("DELETE FROM {} WHERE visit_id = 'visit 1-0'", "changed existing rows (DELETE)"),
-        ("UPDATE {} SET page = 'other' WHERE visit_id = 'visit 1-0'", "changed existing rows (UPDATE)"),
-        (
-            "MERGE INTO {} USING (SELECT 1) ON visit_id = 'visit 1-0' WHEN MATCHED THEN UPDATE SET page = 'new'",
-            "changed existing rows (MERGE)",
-        ),
-        ("INSERT OVERWRITE {0} SELECT * FROM {0}", "changed existing rows (WRITE)"),
         ("DELETE FROM {}", "deleted existing rows"),
-        ("TRUNCATE TABLE {}", "deleted existing rows"),
-        ("RESTORE TABLE {} TO VERSION AS OF 1", "deleted existing rows"),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in (
+                ("UPDATE {} SET page = 'other' WHERE visit_id = 'visit 1-0'", "changed existing rows (UPDATE)"),
+                (
+                    "MERGE INTO {} USING (SELECT 1) ON visit_id = 'visit 1-0' WHEN MATCHED THEN UPDATE SET page = '/'",
+                    "changed existing rows (MERGE)",
+                ),
+                ("INSERT OVERWRITE {0} SELECT * FROM {0}", "changed existing rows (WRITE)"),
+                ("TRUNCATE TABLE {}", "deleted existing rows"),
+                ("RESTORE TABLE {} TO VERSION AS OF 1", "deleted existing rows"),
+            )
+        ),
     ],
 )
 def test_consumer_after_existing_rows_changed_names_two_ways_to_continue(
@@ -287,6 +301,7 @@ def test_steps_when_file_system_is_missing_name_it(
         assert expected in message_of(lambda step=step: step(spark))  # type: ignore[misc]
 
 
+ALL_ODD = 'with space, it\'s "a" `tick` 100% %20 a#b k=v naïve 店 a;b [x] {y} a&b a?*'
 ODD_NAMES = [
     "with space",
     "it's",
@@ -305,26 +320,31 @@ ODD_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("form", ["{}", "{}/", "link", "relative", "file:{}", "file://{}/"])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, ALL_ODD) for form in ("{}", "{}/", "link", "relative", "file:{}", "file://{}/")),
+        *(pytest.param("{}", name, marks=pytest.mark.slow) for name in ODD_NAMES),
+    ],
+)
 def test_steps_with_any_form_of_warehouse_succeed(
-    form: str, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, name: str, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ODD_NAMES if form == "{}" else ["it's 100% `naïve 店`"]:
-        folder = tmp_path / name
-        monkeypatch.chdir(tmp_path)
-        if form == "link":
-            (tmp_path / "target").mkdir()
-            folder.symlink_to(tmp_path / "target")
-        monkeypatch.setenv(
-            "VISITS_WAREHOUSE", name if form == "relative" else form.format(folder) if "{" in form else str(folder)
-        )
-        steps = Steps(spark, folder)
-        steps.create()
-        steps.write()
-        assert steps.consume() == 3
-        assert sorted(file.name for file in folder.iterdir()) == ["checkpoints", "visits"]
-        steps.create()
-        assert not steps.disk.checkpoint.exists()
+    folder = tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    if form == "link":
+        (tmp_path / "target").mkdir()
+        folder.symlink_to(tmp_path / "target")
+    monkeypatch.setenv(
+        "VISITS_WAREHOUSE", name if form == "relative" else form.format(folder) if "{" in form else str(folder)
+    )
+    steps = Steps(spark, folder)
+    steps.create()
+    steps.write()
+    assert steps.consume() == 3
+    assert sorted(file.name for file in folder.iterdir()) == ["checkpoints", "visits"]
+    steps.create()
+    assert not steps.disk.checkpoint.exists()
 
 
 def test_fetch_through_proxy_with_own_certificate_names_the_trust_store() -> None:

@@ -105,7 +105,7 @@ def archive_of_another_java() -> bytes:
         pytest.param(lambda: b"", id="empty", marks=pytest.mark.slow),
         pytest.param(lambda: os.urandom(4096), id="random", marks=pytest.mark.slow),
         pytest.param(good_archive, id="other-jars", marks=pytest.mark.slow),
-        pytest.param(archive_of_another_java, id="other-java"),
+        pytest.param(archive_of_another_java, id="other-java", marks=pytest.mark.slow),
     ],
 )
 def test_archive_that_does_not_fit_is_not_used(copy: Copy, content: Callable[[], bytes]) -> None:
@@ -113,13 +113,24 @@ def test_archive_that_does_not_fit_is_not_used(copy: Copy, content: Callable[[],
     assert copy.classes_from_archive() == 0
 
 
-def test_archive_that_is_missing_or_truncated_is_not_used(copy: Copy) -> None:
+@pytest.mark.slow
+def test_copy_without_archive_succeeds(copy: Copy) -> None:
     assert copy.classes_from_archive() == 0
+
+
+def test_archive_that_is_truncated_is_not_used(copy: Copy) -> None:
     archive = good_archive()
     copy.add_archive(archive[:50_000_000], size=len(archive))
     assert copy.classes_from_archive() == 0
 
 
+def test_archive_of_make_setup_is_used(workspace: Workspace) -> None:
+    log = workspace.folder / "classes.log"
+    workspace.succeed("create_table.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}")
+    assert log.read_text().count(ARCHIVED) > USED
+
+
+@pytest.mark.slow
 def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> None:
     stale = copy.cache / f"java-{find_java().version}-of-older-jars.jsa"
     stale.touch()

@@ -13,11 +13,13 @@ from pathlib import Path
 from random import Random
 
 from tutorial.script import STOPPED
+from tutorial.visits import WRITER_VERSION
 
 from demo.stack import wait_for
+from lag_detector import Pushgateway
 from tests.steps import Warehouses
 from tests.truth import Disk, gauges
-from tests.workspace import Workspace, errors, wait_until_equal
+from tests.workspace import SessionWorkspace, Workspace, errors, wait_until_equal
 
 import psutil
 import pytest
@@ -94,13 +96,13 @@ class Audit:
             # It may also have printed rows of a batch that was not committed. The next run repeats that batch.
             assert rows(out) >= self.disk.rows(range(read_before + 1, self.version_read() + 1))
 
-    def check_next_runs(self) -> None:
+    def check_next_runs(self, workspace: Workspace) -> None:
         before = self.disk.last_version()
-        self.workspace.succeed(WRITER)
+        workspace.succeed(WRITER)
         assert self.gauge("writer") == self.disk.last_version() == before + 3
         self.check_rows()
         read_before = self.version_read()
-        out = self.workspace.succeed(CONSUMER)
+        out = workspace.succeed(CONSUMER)
         assert self.gauge("reader") == self.version_read() == self.disk.last_version()
         assert rows(out) == self.disk.rows(range(read_before + 1, self.version_read() + 1))
 
@@ -132,12 +134,12 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, py
             for one in both:
                 one.result()
             audit.check_rows()
-            audit.check_next_runs()
+            audit.check_next_runs(workspace)
     print(f"\nSeed {seed}, nothing lost:", ", ".join(f"{count} {what}" for what, count in audit.seen.items()))
 
 
 def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
-    workspace: Workspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
 ) -> None:
     """The rows of a committed batch must not be lost in a buffer of the killed process."""
     workspace.copy(warehouses.at_3)
@@ -150,10 +152,12 @@ def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
         out, _ = process.communicate(timeout=60)
     assert rows(out) == 9
     assert gauges(workspace.stack.pushgateway).get("visits_reader_version", 3) == 3  # it may have pushed already
-    assert workspace.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {workspace.stack.pushgateway}\n"
+    assert session_workspace.succeed(CONSUMER) == f"visits_reader_version 3 pushed to {workspace.stack.pushgateway}\n"
 
 
-def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Workspace, warehouses: Warehouses) -> None:
+def test_writer_when_java_is_killed_between_commits_names_cause(
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+) -> None:
     workspace.copy(warehouses.empty)
     audit = Audit(workspace)
     with workspace.start(WRITER) as process:
@@ -168,7 +172,7 @@ def test_writer_when_java_is_killed_between_commits_names_cause(workspace: Works
     assert errors(err) == [
         "Error: Spark's own process ended unexpectedly (killed, or out of memory); run the script again to continue."
     ]
-    audit.check_next_runs()
+    audit.check_next_runs(session_workspace)
 
 
 @pytest.mark.parametrize(
@@ -205,15 +209,17 @@ def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(
     assert out == ""
 
 
-def test_create_table_after_killed_run_completes_it(workspace: Workspace) -> None:
+def test_create_table_after_killed_run_completes_it(
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+) -> None:
+    workspace.copy(warehouses.at_3)
     audit = Audit(workspace)
-    workspace.succeed(CREATE)
-    workspace.succeed(WRITER)
+    Pushgateway(workspace.stack.pushgateway).push(WRITER_VERSION, 3)
     with workspace.start(CREATE) as process:
         assert process.stderr is not None
         assert any("Creating" in line for line in process.stderr)
         kill_all(process)
     assert gauges(workspace.stack.pushgateway) == {}
-    workspace.succeed(CREATE)
+    session_workspace.succeed(CREATE)
     assert audit.disk.last_version() == 0
-    audit.check_next_runs()
+    audit.check_next_runs(session_workspace)

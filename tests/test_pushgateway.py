@@ -16,7 +16,7 @@ from tutorial import settings
 from demo.programs import program
 from demo.stack import listening_on, pushgateway, running
 from lag_detector.errors import LagDetectorError, PushgatewayError
-from lag_detector.pushgateway import Pushgateway
+from lag_detector.pushgateway import ATTEMPT_TIMEOUT, RETRY_DELAYS, TIME_LIMIT, Pushgateway
 from tests import truth
 from tests.servers import serve
 from tests.workspace import wait_until_equal
@@ -293,9 +293,14 @@ def test_push_when_answer_never_ends_gives_up(push: Push) -> None:
         assert time.monotonic() - begin < 10
 
 
-def test_push_with_real_delays_ends_in_time(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway that never answers costs 30 seconds, in which several attempts are made."""
-    monkeypatch.undo()
+@pytest.mark.parametrize("scale", [0.05, pytest.param(1, marks=pytest.mark.slow)])
+def test_push_to_silent_gateway_ends_within_the_limit(
+    push: Push, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that never answers costs 30 seconds, in which several attempts are made. Or a part of all times."""
+    monkeypatch.setattr("lag_detector.pushgateway.RETRY_DELAYS", tuple(scale * delay for delay in RETRY_DELAYS))
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", scale * ATTEMPT_TIMEOUT)
+    monkeypatch.setattr("lag_detector.pushgateway.TIME_LIMIT", scale * TIME_LIMIT)
     with socket.socket() as black_hole:
         black_hole.bind(("127.0.0.1", 0))
         black_hole.settimeout(0)
@@ -303,7 +308,7 @@ def test_push_with_real_delays_ends_in_time(push: Push, monkeypatch: pytest.Monk
         begin = time.monotonic()
         with pytest.raises(PushgatewayError, match="timed out"):
             push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
-        assert time.monotonic() - begin < 33
+        assert time.monotonic() - begin < scale * 30 + 3
         for _ in range(4):
             black_hole.accept()
 

