@@ -1,6 +1,7 @@
 """Grafana's files, and what its alert rule would do. Grafana itself does not run here."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ DATASOURCES = load("provisioning/datasources/prometheus.yml")
 PROVIDERS = load("provisioning/dashboards/visits.yml")
 ALERTING = load("provisioning/alerting/visits.yml")
 DASHBOARD: Json = json.loads((GRAFANA / "dashboards/visits-lag.json").read_text())
+CONSUMERS: Json = json.loads((GRAFANA / "dashboards/delta-consumers.json").read_text())  # the watcher's dashboard
+DASHBOARDS = (DASHBOARD, CONSUMERS)
 
 
 def lost_keys(written: Any, kept: Any, place: str = "$") -> Iterator[str]:
@@ -44,7 +47,11 @@ def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str
     """Yield the places that refer to something that does not exist, and what they refer to."""
     sources = {source["uid"] for source in datasources["datasources"]} | {"__expr__", "-- Grafana --"}
     panels = {panel["id"] for panel in dashboard["panels"]}
+    variables = {variable["name"] for variable in dashboard.get("templating", {}).get("list", [])}
     for place, value in (*_leaves(alerting, "alerting"), *_leaves(dashboard, "dashboard")):
+        if isinstance(value, str) and place.startswith("dashboard."):
+            named = set(re.findall(r"\$\{?([a-z]\w*)", value))
+            yield from (f"{place}: ${name}" for name in sorted(named - variables))
         if place.endswith((".datasource.uid", ".datasourceUid")) and value not in sources:
             yield f"{place}: {value}"
         if place.endswith((".dashboardUid", ".__dashboardUid__")) and value != dashboard["uid"]:
@@ -72,16 +79,21 @@ def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield place, tree
 
 
-def queries() -> dict[str, str]:
-    """Return the dashboard's queries by their place: the panel's title and its target, or the annotation's name."""
+def queries(dashboard: Json = DASHBOARD, **chosen: str) -> dict[str, str]:
+    """Return a dashboard's queries by their place: the panel's title and its target, or the annotation's name.
+
+    Args:
+        dashboard: the tutorial's, or another one.
+        chosen: a regular expression for each variable of the dashboard, as Grafana puts it into the queries.
+    """
     found = {
         annotation["name"]: annotation["expr"]
-        for annotation in DASHBOARD["annotations"]["list"]
+        for annotation in dashboard["annotations"]["list"]
         if "expr" in annotation
     }
-    for panel in DASHBOARD["panels"]:
+    for panel in dashboard["panels"]:
         found |= {f"{panel['title']}: {target['refId']}": target["expr"] for target in panel.get("targets", [])}
-    return found
+    return {place: re.sub(r"\$(\w+)", lambda name: chosen[str(name[1])], query) for place, query in found.items()}
 
 
 class Rule(NamedTuple):

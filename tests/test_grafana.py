@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from demo.stack import ALERT, LAG, REAL, ROOT
-from tests.grafana import ALERTING, DASHBOARD, DATASOURCES, PROVIDERS, Json, Rule, dangling, lost_keys, queries
+from tests.grafana import (
+    ALERTING,
+    CONSUMERS,
+    DASHBOARD,
+    DASHBOARDS,
+    DATASOURCES,
+    PROVIDERS,
+    Json,
+    Rule,
+    dangling,
+    lost_keys,
+    queries,
+)
 
 import pytest
 import yaml
@@ -20,6 +33,7 @@ from grafana_foundation_sdk.models import alerting, dashboard
 register_default_plugins()
 ((RULE,),) = [group["rules"] for group in ALERTING["groups"]]
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
+every_dashboard = pytest.mark.parametrize("of", DASHBOARDS, ids=[each["uid"] for each in DASHBOARDS])
 
 
 def round_trip(model: Any, written: Json) -> Json:
@@ -34,8 +48,12 @@ def lost_keys_of_rule(rule: Json) -> set[str]:
     return set(lost_keys(rule, round_trip(alerting.Rule, rule))) ^ lacking
 
 
-def test_round_trip_of_dashboard_and_alert_keeps_every_key() -> None:
-    assert list(lost_keys(DASHBOARD, round_trip(dashboard.Dashboard, DASHBOARD))) == []
+@every_dashboard
+def test_round_trip_of_dashboard_keeps_every_key(of: Json) -> None:
+    assert list(lost_keys(of, round_trip(dashboard.Dashboard, of))) == []
+
+
+def test_round_trip_of_alert_keeps_every_key() -> None:
     assert lost_keys_of_rule(RULE) == set()
 
 
@@ -64,6 +82,12 @@ def test_round_trip_of_dashboard_with_misspelt_key_loses_it(
     assert list(lost_keys(broken, round_trip(dashboard.Dashboard, broken))) == [f"{place}s"]
 
 
+def test_round_trip_of_variable_with_misspelt_key_loses_it() -> None:
+    broken = copy.deepcopy(CONSUMERS)
+    misspell(broken["templating"]["list"][1], "includeAll")
+    assert list(lost_keys(broken, round_trip(dashboard.Dashboard, broken))) == ["$.templating.list[1].includeAlls"]
+
+
 @pytest.mark.parametrize("key", ["execErrState", "noDataState", "for", "condition"])
 def test_round_trip_of_alert_with_misspelt_key_loses_it(key: str) -> None:
     broken = copy.deepcopy(RULE)
@@ -86,6 +110,9 @@ def test_round_trip_of_alert_with_misspelt_key_loses_it(key: str) -> None:
         ("visits-lag.json", '"alertName"', '"alertname"', "$.panels[2].options"),
         ("visits-lag.json", '"dashed"', '"dash"', "$.panels[3].fieldConfig.overrides[0].properties[5].value.mode"),
         ("visits-lag.json", '"now-30m"', '"now-30"', "$.time.from"),
+        ("delta-consumers.json", '"includeAll"', '"includeall"', "$.templating.list[0]"),
+        ("delta-consumers.json", "label_values(", "label_value(", "$.templating.list[0].query.query"),
+        ("delta-consumers.json", '"unit": "bytes"', '"unit": "byte"', "$.panels[9].fieldConfig.defaults.unit"),
     ],
 )
 def test_lint_of_misspelt_file_names_the_place(
@@ -105,6 +132,15 @@ def test_lint_of_misspelt_file_names_the_place(
 
 def test_references_in_the_files_have_a_target() -> None:
     assert list(dangling(DATASOURCES, ALERTING, DASHBOARD)) == []
+    assert list(dangling(DATASOURCES, {"groups": []}, CONSUMERS)) == []
+
+
+def test_reference_to_a_variable_that_does_not_exist_is_found() -> None:
+    broken = copy.deepcopy(CONSUMERS)
+    broken["templating"]["list"][0]["name"] = "tables"
+    found = list(dangling(DATASOURCES, {"groups": []}, broken))
+    assert "dashboard.panels.0.targets.0.expr: $table" in found
+    assert "dashboard.templating.list.1.query.query: $table" in found
 
 
 @pytest.mark.parametrize(
@@ -144,7 +180,7 @@ def test_query_threshold_and_times_are_the_same_everywhere() -> None:
     assert "error or timeout | **Alerting** |" in readme
 
 
-def test_colors_change_at_the_thresholds_of_the_alerts() -> None:
+def test_colors_of_visits_lag_change_at_the_thresholds_of_the_alerts() -> None:
     threshold = Rule.from_file(REAL).threshold
     lag_now = PANELS["Lag now"]["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert lag_now[-1] == {"value": threshold + 1, "color": "red"}  # a lag is a whole number
@@ -155,16 +191,34 @@ def test_colors_change_at_the_thresholds_of_the_alerts() -> None:
     assert rules.count(f"> 0) > {silence}\n") == 2
 
 
-def test_panels_do_not_overlap() -> None:
+def test_colors_of_delta_consumers_change_at_the_thresholds_of_the_alerts() -> None:
+    rules = (ROOT / "prometheus/rules/watch.yml").read_text()
+    defaults = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in CONSUMERS["panels"]}
+    last = {title: of["thresholds"]["steps"][-1]["value"] for title, of in defaults.items() if "thresholds" in of}
+    of_rule = dict(re.findall(r"alert: (.+)\n +expr: .* > (\d+)\n", rules))
+    assert last["Lag now"] - 1 == last["Lag in versions"] == int(of_rule["Delta consumer behind"])
+    assert last["Lag in time now"] == last["Lag in time"] == int(of_rule["Delta consumer late"])
+    assert last["Running batch"] == int(of_rule["Delta consumer batch too long"])
+    assert last["Watcher"] == int(of_rule["Delta watcher stuck"])
+
+
+@every_dashboard
+def test_panels_do_not_overlap(of: Json) -> None:
     occupied: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
+    for panel in of["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert max(x for x, _ in cells) < 24, panel["title"]
         assert not cells & occupied, panel["title"]
         occupied |= cells
-    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    ids = [panel["id"] for panel in of["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_dashboards_have_names_of_their_own() -> None:
+    files = sorted((ROOT / "grafana" / "dashboards").iterdir())
+    assert [file.stem for file in files] == sorted(each["uid"] for each in DASHBOARDS)
+    assert len({each["title"] for each in DASHBOARDS}) == len(DASHBOARDS)
 
 
 def test_provisioned_alert_without_the_extra_compose_file_is_not_loaded() -> None:
