@@ -61,7 +61,7 @@ soak: .venv/dev ## 200 random histories, 50 scripts killed at random (over an ho
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 \
 		tests/test_random_histories.py tests/test_kills.py
 
-lint: .venv/dev ## check Python, the direction of imports, YAML, and the files of Docker, Prometheus and Grafana
+lint: .venv/dev ## check Python, the direction of imports, YAML, and the files of Docker, Prometheus, Grafana and Kubernetes
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy .
@@ -72,6 +72,7 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 	@for kind in datasources dashboards alerting; do .venv/bin/check-jsonschema \
 		--schemafile tests/schemas/$$kind.yml grafana/provisioning/$$kind/*.yml || exit; done
 	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
+	@.venv/bin/check-jsonschema --schemafile tests/schemas/kubernetes.yml docs/kubernetes/*.yml
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 

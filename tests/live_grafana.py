@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from demo.stack import ALERT, REAL, Stack, compose_stack, docker_works, wait_for
-from tests.grafana import ALERTING, DASHBOARD, DATASOURCES, queries
+from tests.grafana import ALERTING, DASHBOARDS, DATASOURCES, queries
 from tests.workspace import Workspace
 
 import pytest
@@ -49,9 +49,10 @@ def wait_for_rule(stack: Stack, state: str, limit: float) -> None:
 
 def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack) -> None:
     assert ask(stack, "/api/health")["database"] == "ok"
-    found = ask(stack, f"/api/dashboards/uid/{DASHBOARD['uid']}")
-    assert [panel["title"] for panel in found["dashboard"]["panels"]] == [p["title"] for p in DASHBOARD["panels"]]
-    assert found["meta"]["provisioned"]
+    for dashboard in DASHBOARDS:
+        found = ask(stack, f"/api/dashboards/uid/{dashboard['uid']}")
+        assert [panel["title"] for panel in found["dashboard"]["panels"]] == [p["title"] for p in dashboard["panels"]]
+        assert found["meta"]["provisioned"]
     assert rule(stack)["health"] in ("ok", "nodata")
     (group,) = ALERTING["groups"]
     (provisioned,) = ask(stack, "/api/v1/provisioning/alert-rules")

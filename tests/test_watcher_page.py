@@ -1,0 +1,94 @@
+"""docs/watcher.md fits the rules and the dashboard, and its examples for Kubernetes are checked."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from demo.stack import ROOT
+from tests.grafana import CONSUMERS
+
+import pytest
+import yaml
+
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "watcher.md").read_text()
+REASONS = [
+    "not_a_table",
+    "missing",
+    "permission",
+    "wrong_table",
+    "not_delta",
+    "no_batch",
+    "unknown_offset",
+    "log_cleaned",
+    "corrupt",
+    "timeout",
+    "store",
+]
+
+
+def test_all_alerts_on_the_watcher_are_on_the_page() -> None:
+    rules = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["groups"]
+    alerts = [rule["alert"] for group in rules for rule in group["rules"] if "alert" in rule]
+    assert re.findall(r"^\| (Delta .+?) \|", PAGE, re.MULTILINE) == alerts
+
+
+def test_all_alerts_say_what_is_wrong_why_it_matters_and_what_to_do() -> None:
+    rules = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["groups"]
+    for rule in (rule for group in rules for rule in group["rules"] if "alert" in rule):
+        assert list(rule["annotations"]) == ["summary", "description", "action"], rule["alert"]
+        assert all(text.endswith(".") for text in rule["annotations"].values()), rule["alert"]
+
+
+def test_all_reasons_are_on_the_page() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == REASONS
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_between_the_pages_have_a_target(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = (page.parent / path) if path else page
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, link
+
+
+def test_job_target_and_dashboard_of_the_page_exist() -> None:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "delta-watch"]
+    (files,) = job["file_sd_configs"]
+    (target,) = [f"prometheus/{file}" for file in files["files"]]
+    assert (ROOT / target).is_file()
+    assert f"`{target}`" in PAGE
+    assert f"within {files['refresh_interval'].removesuffix('s')} seconds" in PAGE
+    assert f"**{CONSUMERS['title']}**,\nhttp://localhost:3000/d/{CONSUMERS['uid']}" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "misspelt", "place"),
+    [
+        ("deployment.yml", "containerPort:", "containerport:", "containers[0].ports[0]"),
+        ("deployment.yml", "lag-detector:1.0.0", "lag-detector:latest", "containers[0].image"),
+        ("deployment.yml", "runAsNonRoot:", "runAsNonroot:", "containers[0].securityContext"),
+        ("scaled-object.yml", "maxReplicaCount:", "maxReplicas:", "$.spec"),
+        ("scaled-object.yml", 'threshold: "1"', "threshold: 1", "triggers[0].metadata.threshold"),
+        ("scaled-object.yml", 'ignoreNullValues: "false"', "ignoreNullValues: false", "metadata.ignoreNullValues"),
+    ],
+)
+def test_lint_of_a_misspelt_file_names_the_place(
+    file: str, written: str, misspelt: str, place: str, tmp_path: Path
+) -> None:
+    text = (DOCS / "kubernetes" / file).read_text()
+    assert written in text
+    (tmp_path / file).write_text(text.replace(written, misspelt))
+    schema = str(ROOT / "tests" / "schemas" / "kubernetes.yml")
+    command = [str(Path(sys.executable).parent / "check-jsonschema"), "--schemafile", schema, str(tmp_path / file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert place in done.stdout
