@@ -10,6 +10,7 @@ from demo.stack import ROOT
 from tests.grafana import CONSUMERS
 
 import pytest
+import tomllib
 import yaml
 
 DOCS = ROOT / "docs"
@@ -42,8 +43,17 @@ def test_all_alerts_say_what_is_wrong_why_it_matters_and_what_to_do() -> None:
         assert all(text.endswith(".") for text in rule["annotations"].values()), rule["alert"]
 
 
+def test_configuration_on_the_page_names_its_tables_and_has_every_required_key() -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    config = tomllib.loads(block)
+    assert [set(consumer) for consumer in config["consumer"]] == [{"name", "table", "checkpoint"}]
+    assert [set(discovery) for discovery in config["discover"]] == [{"table", "checkpoints"}]
+    assert {each["table"] for each in (*config["consumer"], *config["discover"])} == set(config["tables"])
+
+
 def test_all_reasons_are_on_the_page() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == REASONS
+    section = PAGE.partition("\n## Why a lag is unknown\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == REASONS
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
