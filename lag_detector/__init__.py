@@ -4,6 +4,7 @@ versions       the last version of a table, the last version that a stream has r
 pushgateway    push versions to a Prometheus Pushgateway, and delete them there
 listener       push while a streaming query runs
 graceful_stop  stop a streaming query between two batches
+watch          the lag seen from outside, by plain files: a command that serves it to Prometheus
 errors         the exceptions
 """
 

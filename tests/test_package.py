@@ -45,7 +45,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_contains_only_the_library(wheel: Path) -> None:
     names = set(ZipFile(wheel).namelist())
-    library = {f"lag_detector/{file.name}" for file in (ROOT / "lag_detector").iterdir() if file.is_file()}
+    folder = ROOT / "lag_detector"
+    library = {str(file.relative_to(ROOT)) for file in folder.rglob("*") if file.suffix in (".py", ".typed")}
     assert {name for name in names if ".dist-info/" not in name} == library
     assert "lag_detector/py.typed" in library
 

@@ -1,0 +1,132 @@
+"""What a consumer has not read yet: the distance from its position to the table's last version."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from .checkpoint import Position
+from .log import UNKNOWN, Commit, Files
+
+# What the consumer does with a commit that removes rows: it skips it or fails ("appends"), reads the added files
+# ("rewrites"), or reads the change feed. The checkpoint does not say which.
+Reads = Literal["appends", "rewrites", "change_feed"]
+
+
+class Amount(NamedTuple):
+    """Files, bytes and rows to read. Rows are None if a file has no statistics."""
+
+    files: int
+    bytes: int
+    rows: int | None
+
+    def plus(self, other: "Amount") -> "Amount":
+        rows = None if self.rows is None or other.rows is None else self.rows + other.rows
+        return Amount(self.files + other.files, self.bytes + other.bytes, rows)
+
+
+NOTHING = Amount(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far a consumer is behind.
+
+    Args:
+        version: the last version read completely, or −1 if there is none yet.
+        versions: how many versions were committed after it.
+        since: commit time of the oldest version not read, in Unix time; None if there is none, or if it is unknown.
+        amount: what the consumer is going to read; None if unknown.
+        rewrites: how many of the unread commits also remove rows; None if unknown.
+    """
+
+    version: int
+    versions: int
+    since: float | None
+    amount: Amount | None
+    rewrites: int | None
+
+
+def unread(
+    positions: Sequence[Position],
+    head: int,
+    commits: Mapping[int, Commit] | None,
+    snapshots: Mapping[int, Files | None],
+    reads: Reads = "appends",
+) -> Backlog:
+    """Return what a consumer has not read yet.
+
+    Inside its initial snapshot a consumer has read no version completely, and the oldest commit not read is that of
+    the snapshot. If it reads the table more than once, a version counts as read when all sources have read it.
+
+    Args:
+        positions: where its sources will continue, one at least.
+        head: the table's last version.
+        commits: all commits from the first position on, by version; None if some of them are unknown.
+        snapshots: the files of the initial snapshots that the sources are reading, by version; None if unknown.
+        reads: what the consumer does with a commit that removes rows.
+    """
+    if commits is None:
+        last_read = min(positions).last_read
+        return Backlog(last_read, max(head - last_read, 0), None, None, None)
+    positions = [_after_whole_commit(position, commits, reads) for position in positions]
+    oldest = min(positions)
+    amounts = [_amount(position, head, commits, snapshots, reads) for position in positions]
+    first = oldest.version if oldest.in_commits else oldest.version + 1
+    is_behind = oldest.version <= head
+    return Backlog(
+        version=oldest.last_read,
+        versions=max(head - oldest.last_read, 0),
+        since=commits[oldest.version].timestamp if is_behind and oldest.version in commits else None,
+        amount=None if None in amounts else total(amount for amount in amounts if amount is not None),
+        rewrites=sum(commits[version].rewrites for version in range(first, head + 1)),
+    )
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Return the sum."""
+    result = NOTHING
+    for amount in amounts:
+        result = result.plus(amount)
+    return result
+
+
+def files_read(commit: Commit, reads: Reads) -> Files | None:
+    """Return the files of a commit that a consumer reads, or None if it skips the commit or fails at it."""
+    if reads == "change_feed":
+        return commit.changed
+    return None if commit.rewrites and reads == "appends" else commit.added
+
+
+def _after_whole_commit(position: Position, commits: Mapping[int, Commit], reads: Reads) -> Position:
+    """Return the next version's beginning if the last file of a commit is read.
+
+    Only a stream of the change feed stops there. Every other one moves on to the next version.
+    """
+    commit = commits.get(position.version)
+    if reads != "change_feed" or position.index < 0 or not position.in_commits or commit is None:
+        return position
+    is_whole = position.index >= len(commit.changed.sizes) - 1
+    return Position(True, position.version + 1, -1) if is_whole else position
+
+
+def _amount(
+    position: Position,
+    head: int,
+    commits: Mapping[int, Commit],
+    snapshots: Mapping[int, Files | None],
+    reads: Reads,
+) -> Amount | None:
+    if position.version > head:
+        return NOTHING
+    if position.in_commits:
+        rest = files_read(commits[position.version], reads)
+    elif (rest := snapshots.get(position.version)) is None:
+        return None
+    whole = (files_read(commits[version], reads) for version in range(position.version + 1, head + 1))
+    return total([*(_rest(files) for files in whole if files), _rest(rest, position.index) if rest else NOTHING])
+
+
+def _rest(files: Files, index: int = -1) -> Amount:
+    """Return what comes after the file with this index."""
+    sizes, rows = files.sizes[index + 1 :], files.rows[index + 1 :]
+    return Amount(len(sizes), sum(sizes), None if UNKNOWN in rows else sum(rows))

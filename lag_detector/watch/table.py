@@ -1,0 +1,266 @@
+"""What is known of a table by its `_delta_log`."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from .backlog import Backlog, Reads, unread
+from .checkpoint import Batch, Position, positions, table_ids
+from .errors import WatchError
+from .log import (
+    Commit,
+    Files,
+    checkpoint_version,
+    checksum_table_id,
+    commit_name,
+    commit_version,
+    parse_commit,
+    snapshot,
+)
+from .store import File, Folder
+
+
+@dataclass
+class _Known:
+    """What is known of a table until it is created again."""
+
+    head: int
+    head_tag: str
+    commits: dict[int, Commit] = field(default_factory=dict)
+    snapshots: dict[int, Files | None] = field(default_factory=dict)
+    backlogs: dict[tuple[tuple[Position, ...], Reads], Backlog] = field(default_factory=dict)
+    still_there: set[int] = field(default_factory=set)  # versions whose commits are in the log since the last look
+    id: str | None = None
+    id_at: int = -1  # the version up to which that id is sure
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last version of a table, and when it was committed, in Unix time; None while its file is unreadable."""
+
+    version: int
+    timestamp: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """The backlog of a consumer, and why a part of it is unknown, if it is."""
+
+    backlog: Backlog | None
+    error: WatchError | None = None
+
+
+class Table:
+    """A table. It reads each file of the log once."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._log = folder.child("_delta_log")
+        self._known: _Known | None = None
+
+    def find_head(self) -> bool:
+        """Look for new commits.
+
+        Returns:
+            Whether the head is where it was when we looked last.
+
+        Raises:
+            WatchError: there is no table (`not_a_table`), or it cannot be read.
+        """
+        known = self._known
+        if known:
+            known.still_there.clear()
+            # The known head comes first: if it is another file now, the table was created again.
+            tags = self._log.tags_from(commit_name, known.head)
+            if tags and tags[0] == known.head_tag:
+                if len(tags) == 1:
+                    return True
+                known.head, known.head_tag = known.head + len(tags) - 1, tags[-1]
+                known.backlogs.clear()
+                return False
+        self._known = None
+        self._known = self._first_look()
+        return False
+
+    def head(self) -> Head:
+        """Return the head that was found last."""
+        known = self._found()
+        try:
+            timestamp = self._commits([known.head], known)[known.head].timestamp
+        except WatchError as error:
+            if error.reason in ("permission", "store"):
+                raise
+            timestamp = None
+        return Head(known.head, timestamp)
+
+    def lag(self, batch: Batch, reads: Reads) -> Lag:
+        """Return how far a consumer is behind the head that was found last.
+
+        Args:
+            batch: the last batch that it has done, read before the head was found.
+            reads: what it does with commits that remove rows.
+
+        Raises:
+            WatchError: it is no consumer of this table, or the log cannot be read.
+        """
+        known = self._found()
+        at = positions(batch, self._id(batch, known))
+        if (ahead := max(position.version for position in at)) > known.head + 1:
+            raise WatchError(
+                "wrong_table",
+                f"has read version {ahead - 1}, but the table ends at {known.head}: it was restored from a copy; give "
+                "the consumer a new checkpoint",
+            )
+        try:
+            self._check_log(at, known)
+            if (at, reads) not in known.backlogs:
+                known.backlogs[at, reads] = unread(at, known.head, *self._unread(at, known), reads)
+        except WatchError as error:
+            return Lag(unread(at, known.head, None, {}, reads), error)
+        return Lag(known.backlogs[at, reads])
+
+    def forget(self, batches: Iterable[Batch]) -> None:
+        """Forget the commits that no consumer needs any more.
+
+        Args:
+            batches: the last batches of all consumers.
+        """
+        known = self._found()
+        at: list[Position] = []
+        for batch in batches:
+            try:
+                at += positions(batch, known.id or "")
+            except WatchError:
+                continue
+        oldest = min((position.version for position in at), default=known.head)
+        known.commits = {v: commit for v, commit in known.commits.items() if v >= oldest or v == known.head}
+        inside = {position.version for position in at if not position.in_commits}
+        known.snapshots = {version: files for version, files in known.snapshots.items() if version in inside}
+
+    def _found(self) -> _Known:
+        if self._known is None:
+            raise AssertionError("find_head comes first")
+        return self._known
+
+    def _first_look(self) -> _Known:
+        # Delta names a version near the head, so that nobody needs to list a long log.
+        try:
+            hint = checkpoint_version(self._log.read("_last_checkpoint").content)
+        except FileNotFoundError:
+            hint = None
+        tags = self._log.tags_from(commit_name, hint) if hint is not None else []
+        if hint is None or not tags:
+            versions = [version for version in map(commit_version, self._log.names()) if version is not None]
+            if not versions:
+                raise WatchError("not_a_table", f"there is no Delta table at {self._folder}; check the path")
+            hint = max(versions)
+            tags = self._log.tags_from(commit_name, hint)
+            if not tags:
+                raise WatchError("not_a_table", f"the table at {self._folder} is being deleted")
+        return _Known(hint + len(tags) - 1, tags[-1])
+
+    def _check_log(self, at: Collection[Position], known: _Known) -> None:
+        """Forget the first commit that a consumer needs if the log no longer has it: the consumer has lost it too."""
+        first = _first_commit(at)
+        if first in known.commits and first < known.head and first not in known.still_there:
+            if self._log.tag(commit_name(first)) is None:
+                del known.commits[first]
+                known.backlogs.clear()
+            known.still_there.add(first)
+
+    def _unread(self, at: Collection[Position], known: _Known) -> tuple[dict[int, Commit], dict[int, Files | None]]:
+        first = _first_commit(at)
+        commits = self._commits(range(known.head, first - 1, -1), known)
+        for version in {position.version for position in at if not position.in_commits}:
+            if version not in known.snapshots:
+                known.snapshots[version] = self._snapshot(version)
+            try:
+                commits.update(self._commits([version], known))
+            except WatchError as error:  # then only the commit's time is unknown
+                if error.reason != "log_cleaned":
+                    raise
+        return commits, known.snapshots
+
+    def _commits(self, versions: Collection[int], known: _Known) -> dict[int, Commit]:
+        """Return these commits, and read those that are not known yet."""
+        missing = [version for version in versions if version not in known.commits]
+        for version, file in zip(missing, self._log.read_all(map(commit_name, missing)), strict=True):
+            known.commits[version] = self._parse(version, file)
+            known.still_there.add(version)
+            table_id = known.commits[version].table_id
+            if table_id and version > known.id_at:
+                known.id, known.id_at = table_id, version
+        return {version: known.commits[version] for version in versions}
+
+    def _parse(self, version: int, file: File | FileNotFoundError) -> Commit:
+        if isinstance(file, FileNotFoundError):
+            raise WatchError(
+                "log_cleaned",
+                f"version {version} is no longer in the log of {self._folder}, so the consumer cannot read it: give it "
+                "a new checkpoint",
+            )
+        try:
+            return parse_commit(file.content, file.modified)
+        except WatchError as error:
+            raise WatchError(error.reason, f"{self._log}/{commit_name(version)} {error}") from None
+
+    def _snapshot(self, version: int) -> Files | None:
+        """Return the files of the table at a version, or None if its log no longer starts at version 0."""
+        contents: list[bytes] = []
+        for file in self._log.read_all(map(commit_name, range(version + 1))):
+            if isinstance(file, FileNotFoundError):
+                return None
+            contents.append(file.content)
+        return snapshot(contents)
+
+    def _id(self, batch: Batch, known: _Known) -> str:
+        """Return the id of the table, and look only as far as needed to see whether the consumer reads this table."""
+        ids = table_ids(batch)
+        self.head()  # its commit may set the id
+        if known.id_at < known.head and known.id not in ids:
+            self._find_id(ids, known)
+        if known.id is None:
+            if len(ids) != 1:
+                raise WatchError("wrong_table", f"the id of the table at {self._folder} is not in its log")
+            return ids.pop()
+        return known.id
+
+    def _find_id(self, wanted: set[str], known: _Known) -> None:
+        # Delta writes a checksum with the table's metadata after each commit. Other writers may not.
+        for version in (known.head, known.head - 1):
+            try:
+                table_id = checksum_table_id(self._log.read(f"{version:020d}.crc").content)
+            except FileNotFoundError:
+                continue
+            if table_id and version > known.id_at:
+                known.id, known.id_at = table_id, version
+                return
+        try:
+            first = self._metadata_in(0, known)
+        except FileNotFoundError:
+            first = None
+        if first in wanted:
+            known.id, known.id_at = first, 0
+            return
+        for version in range(known.head, known.id_at, -1):
+            try:
+                table_id = self._metadata_in(version, known)
+            except FileNotFoundError:
+                break
+            if table_id:
+                known.id = table_id
+                break
+        known.id_at = known.head
+
+    def _metadata_in(self, version: int, known: _Known) -> str | None:
+        """Return the table's id if the commit of this version sets it.
+
+        Raises:
+            FileNotFoundError: the commit is not in the log.
+        """
+        known_commit = known.commits.get(version)
+        return (known_commit or self._parse(version, self._log.read(commit_name(version)))).table_id
+
+
+def _first_commit(at: Collection[Position]) -> int:
+    """Return the first version whose commit is needed to know what comes after these positions."""
+    return min(position.version + (0 if position.in_commits else 1) for position in at)
