@@ -98,15 +98,15 @@ def files_read(commit: Commit, reads: Reads) -> Files | None:
 
 
 def _after_whole_commit(position: Position, commits: Mapping[int, Commit], reads: Reads) -> Position:
-    """Return the next version's beginning if the last file of a commit is read.
+    """Return the beginning of the next version if the last file of a commit is read.
 
-    Only a stream of the change feed stops there. Every other one moves on to the next version.
+    A stream of the change feed stops there. Every other one moves on to the next version by itself.
     """
     commit = commits.get(position.version)
-    if reads != "change_feed" or position.index < 0 or not position.in_commits or commit is None:
+    if position.index < 0 or not position.in_commits or commit is None:
         return position
-    is_whole = position.index >= len(commit.changed.sizes) - 1
-    return Position(True, position.version + 1, -1) if is_whole else position
+    files = commit.changed if reads == "change_feed" else commit.added
+    return Position(True, position.version + 1, -1) if position.index >= len(files.sizes) - 1 else position
 
 
 def _amount(

@@ -113,7 +113,7 @@ def positions(batch: Batch, table_id: str) -> tuple[Position, ...]:
             f"reads the table with the id {' and '.join(sorted(ids))}, and this one has the id {table_id}: name the "
             "right table, or give the consumer a new checkpoint if the table was made again",
         )
-    raise WatchError("not_delta", "is of a query that reads no Delta table; name the checkpoint of another query")
+    raise WatchError("not_delta", "reads no Delta table; name the checkpoint of another query")
 
 
 def _is_delta(offset: Any) -> bool:

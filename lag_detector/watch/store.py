@@ -308,7 +308,10 @@ def _read_or_missing(folder: Folder, name: str) -> File | FileNotFoundError:
 def _matching(pattern: str, folders: Callable[[str], list[str]]) -> list[str]:
     paths = [""]
     for part in pattern.split("/"):
-        paths = [
-            f"{path}/{name}".lstrip("/") for path in paths for name in sorted(folders(path)) if fnmatchcase(name, part)
-        ]
+        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in sorted(folders(path)) if _fits(name, part)]
     return paths
+
+
+def _fits(name: str, part: str) -> bool:
+    """Return whether a name matches a part of a pattern. As in a shell, a wildcard matches no hidden name."""
+    return fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")

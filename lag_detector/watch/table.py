@@ -1,6 +1,7 @@
 """What is known of a table by its `_delta_log`."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .backlog import Backlog, Reads, unread
@@ -28,7 +29,8 @@ class _Known:
     commits: dict[int, Commit] = field(default_factory=dict)
     snapshots: dict[int, Files | None] = field(default_factory=dict)
     backlogs: dict[tuple[tuple[Position, ...], Reads], Backlog] = field(default_factory=dict)
-    still_there: set[int] = field(default_factory=set)  # versions whose commits are in the log since the last look
+    still_there: set[int] = field(default_factory=set)  # versions found in the log since the last look at the head
+    needed: list[Position] = field(default_factory=list)  # the consumers' positions since then
     id: str | None = None
     id_at: int = -1  # the version up to which that id is sure
 
@@ -69,6 +71,7 @@ class Table:
         known = self._known
         if known:
             known.still_there.clear()
+            known.needed.clear()
             # The known head comes first: if it is another file now, the table was created again.
             tags = self._log.tags_from(commit_name, known.head)
             if tags and tags[0] == known.head_tag:
@@ -103,13 +106,18 @@ class Table:
             WatchError: it is no consumer of this table, or the log cannot be read.
         """
         known = self._found()
-        at = positions(batch, self._id(batch, known))
+        table_id = self._id(batch, known)
+        try:
+            at = positions(batch, table_id)
+        except WatchError as error:
+            raise WatchError(error.reason, f"the query {error}") from None
         if (ahead := max(position.version for position in at)) > known.head + 1:
             raise WatchError(
                 "wrong_table",
-                f"has read version {ahead - 1}, but the table ends at {known.head}: it was restored from a copy; give "
-                "the consumer a new checkpoint",
+                f"the query has read version {ahead - 1}, but the table at {self._folder} ends at {known.head}, so it "
+                "was restored from a copy; give the consumer a new checkpoint",
             )
+        known.needed += at
         try:
             self._check_log(at, known)
             if (at, reads) not in known.backlogs:
@@ -118,23 +126,15 @@ class Table:
             return Lag(unread(at, known.head, None, {}, reads), error)
         return Lag(known.backlogs[at, reads])
 
-    def forget(self, batches: Iterable[Batch]) -> None:
-        """Forget the commits that no consumer needs any more.
-
-        Args:
-            batches: the last batches of all consumers.
-        """
+    def forget(self) -> None:
+        """Forget the commits that no consumer has needed since the head was found."""
         known = self._found()
-        at: list[Position] = []
-        for batch in batches:
-            try:
-                at += positions(batch, known.id or "")
-            except WatchError:
-                continue
-        oldest = min((position.version for position in at), default=known.head)
-        known.commits = {v: commit for v, commit in known.commits.items() if v >= oldest or v == known.head}
-        inside = {position.version for position in at if not position.in_commits}
-        known.snapshots = {version: files for version, files in known.snapshots.items() if version in inside}
+        oldest = min((position.version for position in known.needed), default=known.head)
+        if min(known.commits, default=oldest) < oldest:
+            known.commits = {v: commit for v, commit in known.commits.items() if v >= oldest or v == known.head}
+        inside = {position.version for position in known.needed if not position.in_commits}
+        for version in known.snapshots.keys() - inside:
+            del known.snapshots[version]
 
     def _found(self) -> _Known:
         if self._known is None:
@@ -234,13 +234,12 @@ class Table:
             if table_id and version > known.id_at:
                 known.id, known.id_at = table_id, version
                 return
-        try:
-            first = self._metadata_in(0, known)
-        except FileNotFoundError:
-            first = None
-        if first in wanted:
-            known.id, known.id_at = first, 0
-            return
+        if known.id is None:
+            with suppress(FileNotFoundError):
+                first = self._metadata_in(0, known)
+                if first in wanted:
+                    known.id, known.id_at = first, 0
+                    return
         for version in range(known.head, known.id_at, -1):
             try:
                 table_id = self._metadata_in(version, known)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from .backlog import Backlog, Reads
-from .checkpoint import Batch
 from .errors import Reason, WatchError
 from .jobs import Failure, Jobs, TimedOut
 from .query import Progress, Query
@@ -20,6 +19,8 @@ logger = logging.getLogger("lag_detector")
 TIME_LIMIT = 10.0  # seconds
 # Local files are so fast that more threads would only wait for each other.
 THREADS_LOCAL, THREADS = 2, 16
+# What a folder that matches a pattern may be without being a consumer of the table.
+NO_CONSUMER = ("missing", "not_delta", "wrong_table")
 # While a table is being written, look again until nothing was committed in between: only then was a lag true.
 LOOKS = 4
 
@@ -129,7 +130,7 @@ class Watcher:
     @property
     def states(self) -> list[TableState]:
         """What the last look at each table has found out. A table that was not looked at yet is missing."""
-        return list(self._states.values())
+        return [self._states[name] for name in self.tables if name in self._states]
 
     def round(self) -> None:
         """Look at everything once. The results of each table are there as soon as it was looked at."""
@@ -309,21 +310,22 @@ def _look(table: Table, consumers: Iterable[tuple[Consumer, Progress | WatchErro
     """Look at a table and return how far its consumers are behind. Their progress was read before."""
     head_is_new = not table.find_head()
     states: list[ConsumerState] = []
-    batches: list[Batch] = []
     for consumer, progress in consumers:
-        if isinstance(progress, WatchError) or isinstance(progress.last, WatchError):
-            states.append(_unknown(consumer, progress))
-            continue
-        try:
-            lag = table.lag(progress.last, consumer.reads)
-        except WatchError as error:
-            if not (consumer.discovered and error.reason in ("wrong_table", "not_delta")):
-                states.append(_unknown(consumer, progress, error))
-        else:
-            states.append(ConsumerState(consumer, progress, lag.backlog, lag.error))
-            batches.append(progress.last)
-    table.forget(batches)
+        state = _state(table, consumer, progress)
+        if not (consumer.discovered and state.error and state.error.reason in NO_CONSUMER):
+            states.append(state)
+    table.forget()
     return _Look(table.head(), head_is_new, tuple(states))
+
+
+def _state(table: Table, consumer: Consumer, progress: Progress | WatchError) -> ConsumerState:
+    if isinstance(progress, WatchError) or isinstance(progress.last, WatchError):
+        return _unknown(consumer, progress)
+    try:
+        lag = table.lag(progress.last, consumer.reads)
+    except WatchError as error:
+        return _unknown(consumer, progress, error)
+    return ConsumerState(consumer, progress, lag.backlog, lag.error)
 
 
 def _unknown(consumer: Consumer, progress: Progress | WatchError, error: WatchError | None = None) -> ConsumerState:
