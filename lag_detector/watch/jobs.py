@@ -15,7 +15,7 @@ PATIENCE = 0.25  # seconds without an end of any job, until more threads start
 class Failure(NamedTuple):
     """A job that raised an exception."""
 
-    error: Exception
+    error: BaseException
 
 
 class TimedOut:
@@ -91,7 +91,7 @@ class Jobs:
             self._running[key] = run, time.monotonic()
             try:
                 result = function()
-            except Exception as error:
+            except BaseException as error:  # a library in another language may raise one that is no Exception
                 result = Failure(error)
             del self._running[key]
             self._hanging.discard(run)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cache
@@ -25,7 +26,6 @@ OBJECT_STORES = {
     "abfss": "abfss",
 }
 REQUESTS_AT_ONCE = 16
-REQUEST_TIMEOUT = timedelta(seconds=10)
 RETRY_TIMEOUT = timedelta(seconds=20)
 MAX_RETRIES = 2
 
@@ -244,39 +244,27 @@ class _Bucket:
             raise LagDetectorError(
                 f"to read {url}, install the library for object stores with pip install 'lag-detector[watch]'"
             ) from None
-        self._exceptions: Any = import_module("obstore.exceptions")
+        self._error: Any = import_module("obstore.exceptions").BaseError
         self.url = url
         from_url: Any = import_module("obstore.store").from_url
         try:
-            self.store: Any = from_url(
-                url,
-                client_options={"timeout": REQUEST_TIMEOUT, "connect_timeout": REQUEST_TIMEOUT},
-                retry_config={"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT},
-            )
-        except (self._exceptions.BaseError, ValueError) as error:
+            # Options for the client would replace those of the environment. By default it waits for 30 seconds.
+            self.store: Any = from_url(url, retry_config={"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT})
+        except (self._error, ValueError) as error:
             raise LagDetectorError(f"{url} cannot be used ({_without_secrets(error)})") from error
 
-    def errors(self, at: str) -> "_Errors":
-        return _Errors(at, self._exceptions)
-
-
-class _Errors:
-    """Turn the library's errors into ours. A missing object stays a FileNotFoundError."""
-
-    def __init__(self, at: str, exceptions: Any) -> None:
-        self._at, self._exceptions = at, exceptions
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        denied = (self._exceptions.PermissionDeniedError, self._exceptions.UnauthenticatedError)
-        if isinstance(error, denied):
-            raise WatchError("permission", f"{self._at} may not be read; check the credentials") from error
-        if isinstance(error, self._exceptions.BaseError | ValueError | OSError) and not isinstance(
-            error, FileNotFoundError
-        ):
-            raise WatchError("store", f"{self._at} cannot be read ({_without_secrets(error)})") from error
+    @contextmanager
+    def errors(self, at: str) -> Iterator[None]:
+        """Turn the library's errors into ours. A missing object stays a FileNotFoundError."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (self._error, ValueError, OSError) as error:
+            # Not by the kind of the error: while it lists, the library raises the same one for everything.
+            if re.search(r"status code: 40[13]\b", str(error)):
+                raise WatchError("permission", f"{at} may not be read; check the credentials") from error
+            raise WatchError("store", f"{at} cannot be read ({_without_secrets(error)})") from error
 
 
 @cache
