@@ -39,7 +39,10 @@ class S3:
         self.address, self._log = address, log
 
     def put(self, key: str, content: bytes = b"") -> None:
-        urlopen(Request(f"{self.address}/{BUCKET}/{quote(key)}", content, method="PUT"), timeout=10).close()
+        # The server wants to see a signature, but does not check it.
+        login = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=a"
+        headers = {"Authorization": login, "Content-Type": "application/octet-stream"}
+        urlopen(Request(f"{self.address}/{BUCKET}/{quote(key)}", content, headers, method="PUT"), timeout=10).close()
 
     def upload(self, folder: Path, prefix: str) -> None:
         for file in folder.rglob("*"):
