@@ -25,6 +25,7 @@ from benchmarks.detection import detection_delay
 from benchmarks.history import clear_cache, copy_commits, make_table, use
 from benchmarks.processes import STEPS, Run, measure, peak, seconds
 from benchmarks.turns import RUNS, Settings, turns
+from benchmarks.watcher import outside_view
 from benchmarks.without import MEASURES
 from demo.stack import ROOT, pushgateway
 from lag_detector import last_table_version
@@ -145,7 +146,10 @@ def machine() -> str:
     )
 
 
-PARTS = {part.__name__: part for part in (a_round, each_measure, long_histories, many_consumers, detection_delay)}
+PARTS = {
+    part.__name__: part
+    for part in (a_round, each_measure, long_histories, many_consumers, detection_delay, outside_view)
+}
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
     [
         ("", "line 1: there is nothing to watch; add a [[consumer]] with name, table and checkpoint"),
         (CONSUMER + "x = = 1", "line 5: this is not valid TOML (invalid value); correct it"),
-        (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; did you mean checkpoint?"),
+        (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; perhaps it is checkpoint"),
         (
             "colour = 1\n" + CONSUMER,
             "line 1: the key colour is unknown; use interval, time_limit, web, tables, consumer, discover",

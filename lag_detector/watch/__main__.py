@@ -55,7 +55,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         httpd = serve(watcher, server)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise LagDetectorError(
             f"the metrics cannot be served at {server.address}:{server.port} ({reason}); choose another --port or "
             "--address, or check the certificate"

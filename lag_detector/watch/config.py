@@ -211,7 +211,7 @@ class _Section:
         for key in self.values:
             if key not in known:
                 close = get_close_matches(key, known, 1)
-                advice = f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
+                advice = f"perhaps it is {close[0]}" if close else f"use {', '.join(known)}"
                 self.fail(key, f"the key {key} is unknown; {advice}")
 
     def section(self, name: str) -> "_Section":

@@ -36,17 +36,18 @@ class Jobs:
         self._ended: SimpleQueue[tuple[Hashable, int, object]] = SimpleQueue()
         self._runs = count()
         self._running: dict[Hashable, tuple[int, float]] = {}  # the run, and when it started
-        self._hanging: set[int] = set()
-        self._expected: dict[Hashable, int | None] = {}  # None: an earlier run still hangs
+        self._hanging: set[int] = set()  # runs
+        self._expected: dict[Hashable, int] = {}
+        self._late: SimpleQueue[tuple[Hashable, int]] = SimpleQueue()  # what is not waited for any longer
         self._lock = Lock()
         self._alive = 0
 
     def start(self, key: Hashable, function: Function) -> None:
         """Start a job, unless the last one with this key still hangs. `results` yields one result for it either way."""
-        if key in self._running:
-            self._expected[key] = None
-            return
         run = self._expected[key] = next(self._runs)
+        if key in self._running:
+            self._late.put((key, run))
+            return
         self._waiting.put((key, run, function))
         if self._alive < self._threads + len(self._hanging):
             self._add_thread()
@@ -57,9 +58,11 @@ class Jobs:
         Meanwhile the caller may start more jobs.
         """
         while self._expected:
-            for key in [key for key, run in self._expected.items() if run is None or run in self._hanging]:
-                del self._expected[key]
-                yield key, TimedOut()
+            while not self._late.empty():
+                key, run = self._late.get()
+                if self._expected.get(key) == run:
+                    del self._expected[key]
+                    yield key, TimedOut()
             try:
                 key, run, result = self._ended.get(timeout=PATIENCE)
             except Empty:
@@ -73,7 +76,12 @@ class Jobs:
 
     def _look_for_hanging(self) -> None:
         latest = time.monotonic() - self._time_limit
-        self._hanging.update(run for run, started in list(self._running.values()) if started < latest)
+        for key, (run, started) in list(self._running.items()):
+            if started < latest and run not in self._hanging:
+                self._hanging.add(run)
+                self._late.put((key, run))
+                if key not in self._running:  # it has just ended
+                    self._hanging.discard(run)
 
     def _add_thread(self) -> None:
         with self._lock:

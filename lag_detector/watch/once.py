@@ -63,7 +63,7 @@ def _state(of: ConsumerState) -> str:
     else:
         state = "behind" if of.backlog and of.backlog.versions else "up to date"
     if of.backlog and of.backlog.rewrites:
-        state += f", {of.backlog.rewrites} rewrites"
+        state += f", {of.backlog.rewrites} {'rewrite' if of.backlog.rewrites == 1 else 'rewrites'}"
     return state
 
 
