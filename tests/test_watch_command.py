@@ -50,7 +50,7 @@ def without_age(text: str) -> str:
 
 
 def test_once_prints_a_table(files: Files) -> None:
-    more = '[[consumer]]\nname = "all read"\ntable = "orders"\ncheckpoint = "up to date"\n'
+    more = '[[consumer]]\nname = "search"\ntable = "orders"\ncheckpoint = "up to date"\n'
     up_to_date = files.table.parent / "up to date"
     for kind, text in (("offsets", f"v1\n{{}}\n{offset(7)}"), ("commits", "v1\n{}")):
         (up_to_date / kind).mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_once_prints_a_table(files: Files) -> None:
     assert without_age(done.stdout).splitlines() == [
         "consumer  table   head  read  versions  seconds  files  bytes  rows  state",
         "fraud     orders     6     3         3        N      3    300     3  behind",
-        "all read  orders     6     6         0        0      0      0     0  up to date",
+        "search    orders     6     6         N        0      0      0     0  up to date",
     ]
     assert done.returncode == 0
 
