@@ -58,6 +58,13 @@ def test_wheel_metadata_names_version_and_extra(wheel: Path) -> None:
     assert f"\nVersion: {PROJECT['version']}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nProvides-Extra: spark\n" in metadata
+    assert "\nProvides-Extra: watch\n" in metadata
+
+
+def test_wheel_has_the_watchers_command(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        (file,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        assert "delta-watch = lag_detector.watch.__main__:command" in archive.read(file).decode()
 
 
 def test_installed_library_exports_its_public_names(wheel: Path, tmp_path: Path) -> None:

@@ -585,6 +585,33 @@ def test_discovered_checkpoints_come_and_go(files: Files, tmp_path: Path) -> Non
     assert not any(consumer == "search" for consumer, _ in watcher.errors["orders"])
 
 
+def test_consumers_stay_while_nobody_can_list_them(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(files.checkpoint, tmp_path / "jobs" / "fraud")
+    said: list[str] = []
+    watcher = Watcher(
+        {"orders": str(files.table)}, [], [Discovery("orders", str(tmp_path / "jobs"), "*")], report=said.append
+    )
+    assert lag(watcher) == (3, 3)
+
+    def denied(self: store.LocalFolder, pattern: str) -> list[str]:
+        raise WatchError("permission", f"{self} may not be read; give this user the permission")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.LocalFolder, "matching_folders", denied)
+        for _ in range(2):
+            assert lag(watcher) == (3, 3)
+        assert watcher.states[0].error
+        assert dict(watcher.errors["orders"]) == {("", "permission"): 2}
+    assert lag(watcher) == (3, 3)
+    assert watcher.states[0].error is None
+    assert said == [
+        f"orders is unknown: {tmp_path}/jobs may not be read; give this user the permission (permission)",
+        "orders is known again",
+    ]
+
+
 def test_name_of_a_discovered_consumer_is_what_the_wildcards_match(files: Files, tmp_path: Path) -> None:
     shutil.copytree(files.checkpoint, tmp_path / "eu" / "jobs" / "fraud_7")
     watcher = Watcher({"orders": str(files.table)}, [], [Discovery("orders", str(tmp_path), "*/jobs/fraud_?")])

@@ -73,7 +73,7 @@ class ConsumerState:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """What is known of a table and its consumers."""
+    """What is known of a table and its consumers. `error` says why the head or some consumers are unknown."""
 
     name: str
     head: Head | None
@@ -177,8 +177,8 @@ class Watcher:
         """Make what is known of a table a result, count its errors, and report those that are new."""
         self._states[state.name] = state
         errors = {of.consumer.name: of.error for of in state.consumers}
-        if not errors and state.error:
-            errors[""] = state.error
+        if state.error and (state.head or not errors):
+            errors[""] = state.error  # about no consumer that is known
         count, reported = self.errors[state.name], self._reported[state.name]
         for consumer, error in errors.items():
             who = f"{consumer} of {state.name}" if consumer else state.name
@@ -223,6 +223,7 @@ class _Round:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher, self._jobs = watcher, watcher.jobs
         self._progress: dict[str, Progress | WatchError] = {}
+        self._not_listed: dict[str, WatchError] = {}  # why consumers of a table may be missing
         self._looks: Counter[str] = Counter()
         self._missing: Counter[str] = Counter()  # how many jobs a table waits for
         self._waiting: dict[_Key, list[tuple[str, Callable[[str], None]]]] = {}  # who waits for a job, and what follows
@@ -267,8 +268,8 @@ class _Round:
             return
         if kind == "query":
             self._progress[name] = error or result
-        elif error:
-            logger.warning("%s (%s)", error, error.reason)
+        elif error:  # those that were found before stay
+            self._not_listed[self._watcher.discoveries[name].table] = error
         else:
             self._watcher.discover(name, result)
         for table, then in self._waiting.pop(key):
@@ -287,7 +288,7 @@ class _Round:
         elif result.head_is_new and result.consumers and self._looks[name] < LOOKS:
             self._read_checkpoints(name)
         else:
-            self._watcher.publish(TableState(name, result.head, result.consumers))
+            self._watcher.publish(TableState(name, result.head, result.consumers, self._not_listed.get(name)))
 
     def _error(self, key: _Key, result: object) -> WatchError | None:
         if isinstance(result, TimedOut):
