@@ -89,8 +89,8 @@ def test_once_with_what_is_unknown(files: Files) -> None:
     ]
     folder = files.table.parent
     assert sorted(done.stderr.splitlines()) == [
-        f"search of orders is unknown: there is no checkpoint at {folder}/none; check the path (missing)",
-        f"x of no table is unknown: there is no Delta table at {folder}/no table; check the path (not_a_table)",
+        f"search of orders: there is no checkpoint at {folder}/none; check the path (missing)",
+        f"x of no table: there is no Delta table at {folder}/no table; check the path (not_a_table)",
     ]
 
 

@@ -355,7 +355,7 @@ def test_mistake_has_its_own_reason_and_sentence_and_heals(
         assert returns.consumers[0].error is None
         assert returns.consumers[0].backlog
     (sentence,) = said
-    assert sentence == f"fraud of orders is unknown: {state.error} ({reason})"
+    assert sentence == f"fraud of orders: {state.error} ({reason})"
     assert dict(watcher.errors["orders"]) == {("fraud", reason): 2}
     put_back()
     watcher.round()
@@ -364,7 +364,7 @@ def test_mistake_has_its_own_reason_and_sentence_and_heals(
     assert healed.backlog
     assert (healed.backlog.version, healed.backlog.versions) == (3, 3)
     assert healed.backlog.amount == Amount(3, 300, 3)
-    assert said[1:] == ["fraud of orders is known again"]
+    assert said[1:] == ["fraud of orders: known again"]
 
 
 def test_versions_stay_known_if_the_log_was_cleaned_up(files: Files) -> None:
@@ -607,8 +607,8 @@ def test_consumers_stay_while_nobody_can_list_them(
     assert lag(watcher) == (3, 3)
     assert watcher.states[0].error is None
     assert said == [
-        f"orders is unknown: {tmp_path}/jobs may not be read; give this user the permission (permission)",
-        "orders is known again",
+        f"orders: {tmp_path}/jobs may not be read; give this user the permission (permission)",
+        "orders: known again",
     ]
 
 

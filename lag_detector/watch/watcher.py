@@ -176,20 +176,19 @@ class Watcher:
     def publish(self, state: TableState) -> None:
         """Make what is known of a table a result, count its errors, and report those that are new."""
         self._states[state.name] = state
-        errors = {of.consumer.name: of.error for of in state.consumers}
-        if state.error and (state.head or not errors):
-            errors[""] = state.error  # about no consumer that is known
+        of_no_consumer = state.error if state.head or not state.consumers else None
+        errors = {"": of_no_consumer} | {of.consumer.name: of.error for of in state.consumers}
         count, reported = self.errors[state.name], self._reported[state.name]
         for consumer, error in errors.items():
             who = f"{consumer} of {state.name}" if consumer else state.name
             if error:
                 count[consumer, error.reason] += 1
                 if reported.get(consumer) != str(error):
-                    self._report(f"{who} is unknown: {error} ({error.reason})")
+                    self._report(f"{who}: {error} ({error.reason})")
             elif consumer in reported:
-                self._report(f"{who} is known again")
+                self._report(f"{who}: known again")
         self._reported[state.name] = {consumer: str(error) for consumer, error in errors.items() if error}
-        for consumer, reason in [key for key in count if key[0] and key[0] not in errors]:
+        for consumer, reason in [key for key in count if key[0] not in errors]:
             del count[consumer, reason]
 
 
