@@ -1,65 +1,56 @@
 """What a watcher of three consumers answers Prometheus: one that is behind, one that is up to date, one unknown."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
+from lag_detector.watch.backlog import NOTHING, Amount, Backlog
+from lag_detector.watch.checkpoint import Batch
+from lag_detector.watch.errors import WatchError
+from lag_detector.watch.exporter import exposition
+from lag_detector.watch.query import Progress
+from lag_detector.watch.table import Head
+from lag_detector.watch.watcher import Consumer, ConsumerState, Round, TableState
 from tests.servers import serve
 
 VISITS = "default.visits"
 ORDERS = "/data/my orders"
-# Their labels: behind by 3 versions, up to date, and with a checkpoint that cannot be read.
-FRAUD = f'{{table="{VISITS}",consumer="fraud"}}'
-SEARCH = f'{{table="{ORDERS}",consumer="search"}}'
-LOST = f'{{table="{VISITS}",consumer="lost"}}'
 
 
 def metrics(now: float, rounds: int) -> str:
-    """Return the metrics in Prometheus' text format.
+    """Return what the exporter makes of these results: behind by 3 versions, up to date, and unknown.
 
     Args:
         now: Unix time at the end of the round.
         rounds: how many rounds there have been.
     """
-    consumers = {
-        "version": (6, 4),
-        "lag_versions": (3, 0),
-        "lag_seconds": (4000, 0),
-        "backlog_files": (5, 0),
-        "backlog_bytes": (4096, 0),
-        "backlog_rows": (9, 0),
-        "pending_rewrites": (1, 0),
-        "batch_running_seconds": (3700, 0),
-    }
-    lines = [
-        "# TYPE delta_table_version gauge",
-        f'delta_table_version{{table="{VISITS}"}} 9',
-        f'delta_table_version{{table="{ORDERS}"}} 4',
-        "# TYPE delta_table_commit_timestamp_seconds gauge",
-        f'delta_table_commit_timestamp_seconds{{table="{VISITS}"}} {now - 100}',
-        f'delta_table_commit_timestamp_seconds{{table="{ORDERS}"}} {now - 200}',
-    ]
-    for name, (fraud, search) in consumers.items():
-        lines.append(f"# TYPE delta_consumer_{name} gauge")
-        lines += [f"delta_consumer_{name}{FRAUD} {fraud}", f"delta_consumer_{name}{SEARCH} {search}"]
-    lines += [
-        "# TYPE delta_watch_up gauge",
-        *(f"delta_watch_up{labels} {up}" for labels, up in ((FRAUD, 1), (SEARCH, 1), (LOST, 0))),
-        "# TYPE delta_watch_errors_total counter",
-        f'delta_watch_errors_total{LOST[:-1]},reason="corrupt"}} {rounds}',
-        "# TYPE delta_watch_round_duration_seconds gauge",
-        "delta_watch_round_duration_seconds 0.25",
-        "# TYPE delta_watch_last_round_timestamp_seconds gauge",
-        f"delta_watch_last_round_timestamp_seconds {now}",
-    ]
-    return "\n".join([*lines, ""])
+    batch = Batch(now, ())
+    fraud = ConsumerState(
+        Consumer("fraud", VISITS, ""),
+        Progress(batch, is_running=True, planned=now - 3700),
+        Backlog(version=6, versions=3, since=now - 4000, amount=Amount(5, 4096, 9), rewrites=1),
+    )
+    search = ConsumerState(Consumer("search", ORDERS, ""), Progress(batch), Backlog(4, 0, None, NOTHING, 0))
+    lost = ConsumerState(Consumer("lost", VISITS, ""), error=WatchError("corrupt", "is not valid JSON"))
+    watcher: Any = SimpleNamespace(
+        states=[
+            TableState(VISITS, Head(9, now - 100), (fraud, lost)),
+            TableState(ORDERS, Head(4, now - 200), (search,)),
+        ],
+        errors={VISITS: Counter({("lost", "corrupt"): rounds})},
+        last_round=Round(now, 0.25),
+    )
+    return exposition(watcher, now)
 
 
 @contextmanager
 def watcher() -> Iterator[str]:
-    """Answer Prometheus as a watcher does, with a new round for each scrape, and yield its host and port."""
+    """Answer Prometheus with a new round for each scrape, and yield host and port."""
     rounds = count(1)
 
     def answer(request: BaseHTTPRequestHandler) -> None:
