@@ -1,8 +1,6 @@
 """docs/watcher.md fits the rules and the dashboard, and its examples for Kubernetes are checked."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -66,27 +64,3 @@ def test_job_target_and_dashboard_of_the_page_exist() -> None:
     assert f"`{target}`" in PAGE
     assert f"within {files['refresh_interval'].removesuffix('s')} seconds" in PAGE
     assert f"**{CONSUMERS['title']}**,\nhttp://localhost:3000/d/{CONSUMERS['uid']}" in PAGE
-
-
-@pytest.mark.parametrize(
-    ("file", "written", "misspelt", "place"),
-    [
-        ("deployment.yml", "containerPort:", "containerport:", "containers[0].ports[0]"),
-        ("deployment.yml", "lag-detector:1.0.0", "lag-detector:latest", "containers[0].image"),
-        ("deployment.yml", "runAsNonRoot:", "runAsNonroot:", "containers[0].securityContext"),
-        ("scaled-object.yml", "maxReplicaCount:", "maxReplicas:", "$.spec"),
-        ("scaled-object.yml", 'threshold: "1"', "threshold: 1", "triggers[0].metadata.threshold"),
-        ("scaled-object.yml", 'ignoreNullValues: "false"', "ignoreNullValues: false", "metadata.ignoreNullValues"),
-    ],
-)
-def test_lint_of_a_misspelt_file_names_the_place(
-    file: str, written: str, misspelt: str, place: str, tmp_path: Path
-) -> None:
-    text = (DOCS / "kubernetes" / file).read_text()
-    assert written in text
-    (tmp_path / file).write_text(text.replace(written, misspelt))
-    schema = str(ROOT / "tests" / "schemas" / "kubernetes.yml")
-    command = [str(Path(sys.executable).parent / "check-jsonschema"), "--schemafile", schema, str(tmp_path / file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert place in done.stdout
