@@ -11,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from tutorial.script import run
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, last_line, local_stack, wait_for
 from lag_detector.errors import LagDetectorError
+from lag_detector.watch.exporter import running_seconds
+from lag_detector.watch.watcher import Consumer, ConsumerState, Watcher
 
 QUERIES = (WRITER_VERSION, READER_VERSION, LAG)
 STATES = {"inactive": "Normal", "pending": "Pending", "firing": "Firing"}
@@ -33,13 +35,15 @@ class Story:
     def __init__(self, stack: Stack, warehouse: Path) -> None:
         self.stack = stack
         self.environment = {**os.environ, "PUSHGATEWAY_URL": stack.pushgateway, "VISITS_WAREHOUSE": str(warehouse)}
+        consumer = Consumer("visits_consumer", "visits", f"{warehouse}/checkpoints/visits_consumer")
+        self.watcher = Watcher({"visits": f"{warehouse}/visits"}, [consumer])
         self.begin = time.monotonic()
         self.seen: list[str] = []
 
     def script(self, name: str, summary: Callable[[str], str]) -> None:
         """Run one of the four scripts, and print a summary of its output."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
+            process = self.launch(name, out, err)
 
             def result(code: int) -> str:
                 out.seek(0)
@@ -53,6 +57,32 @@ class Story:
             finally:
                 process.kill()
                 process.wait()
+
+    def launch(self, name: str, out: IO[str] | int, err: IO[str] | int) -> subprocess.Popen[bytes]:
+        """Start one of the four scripts."""
+        return subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
+
+    def kill_consumer(self) -> None:
+        """Start the consumer, and kill it in the middle of its batch."""
+        process = self.launch("visits_consumer.py", subprocess.DEVNULL, subprocess.DEVNULL)
+
+        def batch_runs() -> bool | None:
+            if process.poll() is not None:
+                raise LagDetectorError("visits_consumer.py ended before it could be killed; run make demo again")
+            progress = self.look().progress
+            return (progress is not None and progress.is_running) or None
+
+        try:
+            timed("python visits_consumer.py", batch_runs, SCRIPT_LIMIT, lambda _: "killed in the middle of its batch")
+        finally:
+            process.kill()  # Java ends with it
+            process.wait()
+
+    def look(self) -> ConsumerState:
+        """Return what the watcher finds in the files of the table and of the checkpoint."""
+        self.watcher.round()
+        ((consumer,),) = [table.consumers for table in self.watcher.states]
+        return consumer
 
     def gauges(self, what: str, writer: float, reader: float | None) -> None:
         """Wait until Prometheus shows these versions and their difference."""
@@ -70,10 +100,12 @@ class Story:
         self.note(f"alert {STATES[state]}")
 
     def note(self, what: str) -> None:
-        """Note what Prometheus says now. It is printed at the end."""
+        """Note what Prometheus and the watcher say now. It is printed at the end."""
         cells = [f"{time.monotonic() - self.begin:5.0f} s", f"{what:<24}"]
         for query in QUERIES:
             cells.append(f"{''.join(f'{value:.0f}' for value in self.stack.query(query)) or '-':>6}")
+        backlog = self.look().backlog
+        cells.append(f"{backlog.versions if backlog else '-':>7}")
         self.seen.append("  ".join([*cells, STATES[self.stack.alert_state()]]))
 
 
@@ -110,10 +142,13 @@ def play(story: Story) -> None:
     story.script("visits_consumer.py", last_line)
     story.gauges("consumer has caught up", writer=6, reader=6)
     story.alert("inactive")
+    story.script("visits_creator_job.py", last_line)
+    story.kill_consumer()
+    story.gauges("consumer was killed", writer=9, reader=6)
 
 
 def main() -> None:
-    """Start the stack, play the story, print what Prometheus said, stop the stack."""
+    """Start the stack, play the story, print what Prometheus and the watcher said, stop the stack."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however this process ends, it stops what it started
     real = os.environ.get("TIMING") == "real"
     begin = time.monotonic()
@@ -129,8 +164,12 @@ def main() -> None:
             print(f"Times are compressed: {times}. For the tutorial's own times: make demo TIMING=real")
         story = Story(stack, Path(folder, "warehouse"))
         play(story)
-        print("\nWhat Prometheus said:\n   time  after                     writer  reader     lag  alert")
+        print("\nWhat Prometheus and the watcher said:")
+        print("   time  after                     writer  reader     lag  watcher  alert")
         print("\n".join(story.seen))
+        running = running_seconds(story.look(), time.time())
+        print("\nA killed consumer pushes nothing: its gauge looks like that of an idle one.")
+        print(f"The watcher sees a batch that was planned {running:.1f} s ago and has not ended.")
     print(f"\nDone in {time.monotonic() - begin:.0f} s. The stack is stopped, and nothing is left running.")
 
 

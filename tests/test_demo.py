@@ -32,18 +32,20 @@ def test_demo_to_its_end_shows_every_state_and_stops_its_stack() -> None:
     environment = {**os.environ, "TIMING": ""}
     done = subprocess.run(DEMO, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    table = [line.split() for line in done.stdout.split("What Prometheus said:")[1].splitlines()[2:]]
-    rows = [(row[-4:-1], row[-1]) for row in table[:8]]
+    table = [line.split() for line in done.stdout.split("What Prometheus and the watcher said:")[1].splitlines()[2:]]
+    rows = [(row[-5:-1], row[-1]) for row in table[:9]]
     assert rows == [
-        (["3", "-", "-"], "Normal"),
-        (["3", "3", "0"], "Normal"),
-        (["3", "3", "0"], "Normal"),
-        (["6", "3", "3"], rows[3][1]),
-        (["6", "3", "3"], "Pending"),
-        (["6", "3", "3"], "Firing"),
-        (["6", "6", "0"], rows[6][1]),
-        (["6", "6", "0"], "Normal"),
+        (["3", "-", "-", "-"], "Normal"),
+        (["3", "3", "0", "0"], "Normal"),
+        (["3", "3", "0", "0"], "Normal"),
+        (["6", "3", "3", "3"], rows[3][1]),
+        (["6", "3", "3", "3"], "Pending"),
+        (["6", "3", "3", "3"], "Firing"),
+        (["6", "6", "0", "0"], rows[6][1]),
+        (["6", "6", "0", "0"], "Normal"),
+        (["9", "6", "3", "3"], rows[8][1]),
     ]
+    assert re.search(r"a batch that was planned \d+\.\d s ago and has not ended", done.stdout)
     assert len(addresses(done.stdout)) == 2
     assert all(map(is_closed, addresses(done.stdout)))
 
