@@ -17,12 +17,13 @@ help: ## list these commands
 setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
 	@$(PY) -m tutorial.prepare
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt requirements-watch.txt
 	@$(PYTHON) -m venv .venv
 	@# PySpark has no wheel: pip builds one. Its jars are compressed already, and to try it again takes 12 seconds.
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
 	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(STEP) \
-		"Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB)" $(INSTALL) -r requirements.txt
+		"Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB)" \
+		$(INSTALL) -r requirements.txt -r requirements-watch.txt
 	@# So that the scripts find their modules with PYTHONSAFEPATH too.
 	@$(PY) -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "tutorial.pth").write_text("$(CURDIR)")'
 	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java

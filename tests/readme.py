@@ -30,6 +30,8 @@ RUNS_UNTIL_CTRL_C = "examples/long_running_consumer.py"
 BLOCK = re.compile(
     r"^```bash\n(?P<run>.*?)^```|^(?P<sentence>You should see[^\n]*:)\n\n```\n(?P<shown>.*?)^```", re.S | re.M
 )
+# The seconds that an unread commit is old, in the watcher's table: the fifth column.
+AGE = re.compile(r" +\d+(?=( +[\d,]+){3}  behind$)", re.M)
 LIMIT = 300.0
 
 
@@ -66,7 +68,8 @@ class Terminal:
 
     def printed(self) -> str:
         text = self.out.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
-        return re.sub(r"ready on Java \d+", "ready on Java 17", text)  # whichever Java this machine has
+        text = re.sub(r"ready on Java \d+", "ready on Java 17", text)  # whichever Java this machine has
+        return re.sub(AGE, f"{4:>9}", text)
 
     def errors(self) -> str:
         return self.err.read_text().replace(self.address, DOCKERS_PUSHGATEWAY)
