@@ -148,7 +148,7 @@ def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -
 
 
 def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 0.5)
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 2)
     path = lake.create("orders")
     pushes: list[str] = []
     healed = Event()
