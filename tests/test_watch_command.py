@@ -128,6 +128,19 @@ def test_folder_without_permission(files: Files, what: str, reason: str) -> None
     assert run(path, "--once", prefix=bounding).returncode == 0
 
 
+def test_once_ends_although_a_store_hangs(files: Files) -> None:
+    files.commit_path(6).unlink()
+    os.mkfifo(files.commit_path(6))
+    path = config(files)
+    path.write_text(f"time_limit = 0.5\n{path.read_text()}")
+    done = run(path, "--once")
+    assert done.returncode == 2
+    assert done.stdout.split()[-1] == "timeout"
+    assert done.stderr == (
+        "fraud of orders: the table orders has not answered within 0.5 seconds; check its store (timeout)\n"
+    )
+
+
 def test_mistake_in_the_configuration(files: Files) -> None:
     done = run(config(files, "nme = 1"), "--once")
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,9 +1,11 @@
 """A mistake in the configuration is one sentence with the key and its line, before anything starts."""
 
+import re
 from pathlib import Path
 
+from demo.stack import ROOT
 from lag_detector.errors import LagDetectorError
-from lag_detector.watch.config import Config, read_config
+from lag_detector.watch.config import KEYS, Config, read_config
 from lag_detector.watch.exporter import Server
 from lag_detector.watch.watcher import Consumer, Discovery
 
@@ -159,3 +161,16 @@ def test_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "watch.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(LagDetectorError, match="is not a text in UTF-8; save it as one"):
         read_config(tmp_path / "watch.toml")
+
+
+def test_example_says_all_that_there_is() -> None:
+    example = ROOT / "examples" / "watch.toml"
+    config = read_config(example)
+    folder = ROOT / "examples" / ".." / "warehouse"
+    assert config == Config(
+        {"visits": f"{folder}/visits"},
+        (Consumer("visits_consumer", "visits", f"{folder}/checkpoints/visits_consumer"),),
+        (),
+    )
+    named = set(re.findall(r"(?m)^(?:# )?(?:\[\[?)?(\w+)\]?\]?(?= =|\s*$|  #)", example.read_text()))
+    assert named - {"visits"} == {key for keys in KEYS.values() for key in keys}

@@ -132,11 +132,12 @@ def test_snapshot_has_the_files_that_are_left_in_the_order_of_reading() -> None:
 
 
 def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() -> None:
-    again = [add("a", rows=9, deleted=1)], [remove("a", deleted=1), add("a", rows=9, deleted=2)]
-    files = snapshot(
-        commit_text(actions).encode() for actions in ([add("a", rows=9)], [remove("a"), *again[0]], again[1])
-    )
-    assert list(files.rows) == [7]
+    commits = [
+        [add("a", rows=9)],
+        [add("a", rows=9, deleted=1), remove("a")],
+        [remove("a", deleted=1), add("a", rows=9, deleted=2)],
+    ]
+    assert list(snapshot(commit_text(actions).encode() for actions in commits).rows) == [7]
 
 
 def test_checksum_names_the_table() -> None:

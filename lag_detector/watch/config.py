@@ -21,7 +21,7 @@ else:
 
 INTERVAL = 15.0  # seconds
 
-_KEYS = {
+KEYS = {
     "": ("interval", "time_limit", "web", "tables", "consumer", "discover"),
     "web": ("address", "port", "certificate", "private_key", "username", "password_file"),
     "consumer": ("name", "table", "checkpoint", "reads"),
@@ -79,7 +79,7 @@ class _Reader:
 
     def config(self, parsed: dict[str, Any]) -> Config:
         top = _Section(self, "", 0, parsed)
-        top.check_keys(_KEYS[""])
+        top.check_keys(KEYS[""])
         tables = self._tables(top)
         consumers = tuple(self._consumer(section, tables) for section in top.sections("consumer"))
         seen: set[tuple[str, str]] = set()
@@ -130,7 +130,7 @@ class _Reader:
         return name
 
     def _consumer(self, section: "_Section", tables: dict[str, str]) -> Consumer:
-        section.check_keys(_KEYS["consumer"])
+        section.check_keys(KEYS["consumer"])
         return Consumer(
             name=section.text("name"),
             table=self._table(section, tables),
@@ -139,7 +139,7 @@ class _Reader:
         )
 
     def _discovery(self, section: "_Section", tables: dict[str, str]) -> Discovery:
-        section.check_keys(_KEYS["discover"])
+        section.check_keys(KEYS["discover"])
         table = self._table(section, tables)
         parts = self._location(section, "checkpoints").rstrip("/").split("/")
         first = next((number for number, part in enumerate(parts) if has_wildcard(part)), None)
@@ -165,7 +165,7 @@ class _Reader:
 
     def _server(self, top: "_Section") -> Server:
         web = top.section("web")
-        web.check_keys(_KEYS["web"])
+        web.check_keys(KEYS["web"])
         for one, other in (("certificate", "private_key"), ("username", "password_file")):
             for key, needed in ((one, other), (other, one)):
                 if key in web.values and needed not in web.values:
