@@ -451,6 +451,29 @@ def test_id_of_a_table_whose_log_no_longer_starts_at_0(files: Files, has_checksu
         assert state.error.reason == "wrong_table"
 
 
+def test_id_that_is_nowhere_cannot_be_guessed_if_the_query_reads_several_tables(files: Files) -> None:
+    files.commit_path(0).unlink()
+    files.plan(0, offset(4), offset(4, table_id=OTHER))
+    state = look(files.watcher(report=lambda _: None))
+    assert state.error
+    assert state.error.reason == "wrong_table"
+    files.plan(0, KAFKA)
+    state = look(files.watcher(report=lambda _: None))
+    assert state.error
+    assert state.error.reason == "not_delta"
+
+
+def test_garbage_below_an_initial_snapshot(files: Files) -> None:
+    files.read(1, offset(4, 2, initial=True))
+    put_back = break_(files.commit_path(2))
+    watcher = files.watcher(report=lambda _: None)
+    state = look(watcher)
+    assert state.error
+    assert str(state.error).startswith(f"a file in {files.log} is not a complete commit")
+    put_back()
+    assert look(watcher).error is None
+
+
 def test_deleted_batch_that_was_just_listed(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = files.watcher()
     read = store.LocalFolder.read

@@ -1,6 +1,6 @@
 """What is known of a table by its `_delta_log`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -205,12 +205,19 @@ class Table:
 
     def _snapshot(self, version: int) -> Files | None:
         """Return the files of the table at a version, or None if its log no longer starts at version 0."""
-        contents: list[bytes] = []
-        for file in self._log.read_all(map(commit_name, range(version + 1))):
-            if isinstance(file, FileNotFoundError):
-                return None
-            contents.append(file.content)
-        return snapshot(contents)
+
+        def contents() -> Iterator[bytes]:
+            for file in self._log.read_all(map(commit_name, range(version + 1))):
+                if isinstance(file, FileNotFoundError):
+                    raise file
+                yield file.content
+
+        try:
+            return snapshot(contents())
+        except FileNotFoundError:
+            return None
+        except WatchError as error:
+            raise WatchError(error.reason, f"a file in {self._log} {error}") from None
 
     def _id(self, batch: Batch, known: _Known) -> str:
         """Return the id of the table, and look only as far as needed to see whether the consumer reads this table."""
@@ -219,9 +226,13 @@ class Table:
         if known.id_at < known.head and known.id not in ids:
             self._find_id(ids, known)
         if known.id is None:
-            if len(ids) != 1:
-                raise WatchError("wrong_table", f"the id of the table at {self._folder} is not in its log")
-            return ids.pop()
+            if len(ids) > 1:
+                raise WatchError(
+                    "wrong_table",
+                    f"the log of {self._folder} no longer has the table's id, and the query reads several tables; "
+                    "change a property of the table, so that Delta writes its checksum again",
+                )
+            return ids.pop() if ids else ""
         return known.id
 
     def _find_id(self, wanted: set[str], known: _Known) -> None:
