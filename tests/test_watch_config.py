@@ -170,7 +170,7 @@ def test_example_says_all_that_there_is() -> None:
     assert config == Config(
         {"visits": f"{folder}/visits"},
         (Consumer("visits_consumer", "visits", f"{folder}/checkpoints/visits_consumer"),),
-        (),
+        (Discovery("visits", f"{folder}/checkpoints", "*"),),
     )
     named = set(re.findall(r"(?m)^(?:# )?(?:\[\[?)?(\w+)\]?\]?(?= =|\s*$|  #)", example.read_text()))
     assert named - {"visits"} == {key for keys in KEYS.values() for key in keys}
