@@ -25,6 +25,7 @@ PAIRS = (1, 10, 100, 1_000, 10_000)
 REQUIRED_AT = 1_000
 REQUIRED = {"round": 1.0, "memory": 100.0, "scrape": 0.05}  # seconds, MiB, seconds
 FIRST_LOOK = 1.0  # seconds, with LONG versions
+TABLE_ID = "table"
 LONG, SHORT = 10_000, 10  # versions
 BEHIND = 3  # versions, every second consumer
 BATCHES = 100  # that Spark keeps in a checkpoint
@@ -53,18 +54,20 @@ class Figures(NamedTuple):
 def outside_view(folder: Path, settings: Settings) -> Iterator[str]:
     """Measure with more and more consumers, draw `watcher.png`, and look at a long log for the first time."""
     measured = []
+    up_to_date, behind = (make_checkpoint(folder / f"read {read}", read) for read in (SHORT, SHORT - BEHIND))
     for pairs in PAIRS:
-        progress(f"Watcher: making {pairs:,} tables and checkpoints …")
+        progress(f"Watcher: making {pairs:,} tables …")
         here = folder / str(pairs)
         for number in range(pairs):
-            make_pair(here / f"{number:05}", SHORT, SHORT - BEHIND * (number % 2))
+            make_pair(here / f"{number:05}", SHORT, behind if number % 2 else up_to_date)
         measured.append(measure_watcher(here, pairs, settings))
     draw(measured, PICTURE)
     yield "## The watcher\n"
     yield (
-        f"Each pair is a table of {SHORT} versions with a consumer of its own, whose checkpoint has {BATCHES} batches; "
-        f"every second one is {BEHIND} versions behind. Local disk, one process. Medians of 5 rounds and {4 * RUNS} "
-        "scrapes over HTTP with gzip; the first round and the one with a commit in each table are single.\n"
+        f"Each pair is a table of {SHORT} versions with a consumer of its own, whose checkpoint has {BATCHES} "
+        f"batches. Every second one is {BEHIND} versions behind; consumers that have read the same link to one "
+        f"checkpoint. Local disk, one process. Medians of 5 rounds and {4 * RUNS} scrapes over HTTP with gzip; the "
+        "first round and the one with a commit in each table are single.\n"
     )
     yield (
         "| pairs | first round, ms | round without news, ms | round with a commit in each table, ms | memory, MiB "
@@ -89,16 +92,16 @@ def outside_view(folder: Path, settings: Settings) -> Iterator[str]:
 def first_looks(folder: Path, settings: Settings) -> Iterator[str]:
     """Look at a long log for the first time: with a consumer that is up to date, and with one that has read nothing."""
     progress(f"Watcher: making a table of {LONG:,} versions …")
-    make_pair(folder / "table of all", LONG, LONG)
+    pair = folder / "watched" / "pair"
+    make_pair(pair, LONG, folder / "checkpoint")
     yield f"| first look at a table of {LONG:,} versions | ms |\n|---|---|"
     for name, read in (("consumer that is up to date", LONG), ("consumer that has read version 0 only", 0)):
-        make_checkpoint(folder / "table of all" / "checkpoint", "table of all", read)
+        make_checkpoint(folder / "checkpoint", read)
         took = []
         for _ in turns(f"First look, {name}"):
-            with watching(folder, settings) as figures:
+            with watching(pair.parent, settings) as figures:
                 took.append(figures["first"])
-            commits = sorted((folder / "table of all" / "table" / "_delta_log").glob("*.json"))
-            commits[-1].unlink()  # the one that the process has added
+            (pair / "table" / "_delta_log" / commit_name(LONG + 1)).unlink()  # which the process has added
         yield f"| {name} | {median(took) * 1e3:.1f} ({'met' if median(took) < FIRST_LOOK else 'not met'}) |"
     yield ""
 
@@ -147,14 +150,8 @@ def watching(folder: Path, settings: Settings) -> Iterator[dict[str, Any]]:
             process.kill()
 
 
-def make_pair(folder: Path, versions: int, read: int) -> None:
-    """Make a table with a row file in each version, as Delta writes it, and the checkpoint of its consumer.
-
-    Args:
-        folder: where to make it. Its name is the table's id.
-        versions: the last version.
-        read: the last version that the consumer has read.
-    """
+def make_pair(folder: Path, versions: int, checkpoint: Path) -> None:
+    """Make a table with a file in each version, as Delta writes it, and a link to the checkpoint of its consumer."""
     log = folder / "table" / "_delta_log"
     log.mkdir(parents=True)
     for version in range(versions + 1):
@@ -164,30 +161,28 @@ def make_pair(folder: Path, versions: int, read: int) -> None:
             file = {"path": f"part-{version}.parquet", "partitionValues": {}, "size": 1330, "modificationTime": 1}
             actions.append({"add": {**file, "dataChange": True, "stats": STATISTICS}})
         else:
-            actions.append({"metaData": {"id": folder.name, "schemaString": "{}"}})
+            actions.append({"metaData": {"id": TABLE_ID, "schemaString": "{}"}})
             actions.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
         text = "".join(f"{json.dumps(action, separators=(',', ':'))}\n" for action in actions)
         (log / commit_name(version)).write_text(text)
     for version in range(max(0, versions - SHORT), versions + 1):
-        (log / f"{version:020d}.crc").write_text(json.dumps({"metadata": {"id": folder.name}}))
+        (log / f"{version:020d}.crc").write_text(json.dumps({"metadata": {"id": TABLE_ID}}))
     if versions > SHORT:
         (log / "_last_checkpoint").write_text(json.dumps({"version": versions - versions % SHORT}))
-    make_checkpoint(folder / "checkpoint", folder.name, read)
+    (folder / "checkpoint").symlink_to(checkpoint)
 
 
-def make_checkpoint(folder: Path, table_id: str, read: int) -> None:
-    """Make or replace the checkpoint of a consumer, with all the batches that Spark keeps and Hadoop's checksums."""
-    offset = {"sourceVersion": 1, "reservoirId": table_id, "reservoirVersion": read + 1, "index": -1}
+def make_checkpoint(folder: Path, read: int) -> Path:
+    """Make or replace the checkpoint of a consumer that has read this version: all that Spark keeps, and checksums."""
+    offset = {"sourceVersion": 1, "reservoirId": TABLE_ID, "reservoirVersion": read + 1, "index": -1}
     lines = ["v1", json.dumps({"batchTimestampMs": 1, "conf": {f"option {n}": "x" * 60 for n in range(20)}})]
     lines.append(json.dumps({**offset, "isStartingVersion": False}))
     for kind, text in (("offsets", "\n".join(lines)), ("commits", 'v1\n{"nextBatchWatermarkMs":0}')):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        first = folder / kind / "0"
-        first.write_text(text)
-        for batch in range(1, BATCHES):
-            for name in (str(batch), f".{batch}.crc"):
-                if not (folder / kind / name).exists():
-                    os.link(first, folder / kind / name)
+        for batch in range(BATCHES):
+            (folder / kind / str(batch)).write_text(text)
+            (folder / kind / f".{batch}.crc").write_text("")
+    return folder
 
 
 def draw(measured: list[Figures], picture: Path) -> None:

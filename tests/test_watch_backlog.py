@@ -60,6 +60,14 @@ def test_commits_that_remove_rows_count_apart(reads: Reads, amount: Amount) -> N
     assert unread([at(6)], 7, commits, {}, reads) == Backlog(5, 2, 1006.0, amount, 1)
 
 
+def test_rewrites_count_from_the_position_on() -> None:
+    commits = {7: commit(7, remove("d"), add("e"), add("f")), 8: commit(8, remove("e"))}
+    assert unread([at(7)], 8, commits, {}).rewrites == 2
+    assert unread([at(7, 0)], 8, commits, {}).rewrites == 2
+    assert unread([at(8)], 8, commits, {}).rewrites == 1
+    assert unread([Position(False, 7, 0)], 8, commits, {7: SNAPSHOT}).rewrites == 1
+
+
 def test_stream_of_the_change_feed_counts_all_changes_and_stops_on_the_last_one() -> None:
     commits = {6: commit(6, remove("d", size=1), add("e", size=2), add("f", size=4))}
     assert unread([at(6, 1)], 6, commits, {}, "change_feed").amount == Amount(1, 4, 1)

@@ -476,13 +476,14 @@ def test_garbage_below_an_initial_snapshot(files: Files) -> None:
 
 def test_deleted_batch_that_was_just_listed(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = files.watcher()
+    look(watcher)
+    files.read(1, offset(5))
     read = store.LocalFolder.read
 
     def too_late(self: store.LocalFolder, name: str) -> store.File:
-        if name == "0":
-            (files.checkpoint / "offsets" / "0").unlink()
-            files.read(1, offset(6))
-            monkeypatch.setattr(store.LocalFolder, "read", read)
+        if name == "1":
+            (files.checkpoint / "offsets" / "1").unlink()
+            files.read(2, offset(6))
         return read(self, name)
 
     monkeypatch.setattr(store.LocalFolder, "read", too_late)
