@@ -135,7 +135,7 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
     commits = [
         [add("a", rows=9)],
         [add("a", rows=9, deleted=1), remove("a")],
-        [remove("a", deleted=1), add("a", rows=9, deleted=2)],
+        [add("a", rows=9, deleted=2), remove("a", deleted=1)],
     ]
     assert list(snapshot(commit_text(actions).encode() for actions in commits).rows) == [7]
 

@@ -106,12 +106,14 @@ def test_initial_snapshot_in_part(files: Files) -> None:
 
 def test_initial_snapshot_of_a_table_whose_log_no_longer_starts_at_0(files: Files) -> None:
     files.read(1, offset(4, 2, initial=True))
-    files.commit_path(0).unlink()
     (files.log / f"{6:020d}.crc").write_text(json.dumps({"metadata": {"id": ID}}))
-    state = look(files.watcher())
-    assert state.error is None
-    assert state.backlog
-    assert (state.backlog.versions, state.backlog.amount) == (7, None)
+    for version in range(5):
+        since = files.commit_path(4).stat().st_mtime if version < 4 else None
+        files.commit_path(version).unlink()
+        state = look(files.watcher())
+        assert state.error is None
+        assert state.backlog
+        assert (state.backlog.versions, state.backlog.since, state.backlog.amount) == (7, since, None)
 
 
 def test_several_sources_in_one_query(files: Files, tmp_path: Path) -> None:
