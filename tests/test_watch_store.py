@@ -240,6 +240,8 @@ def test_store_that_is_down(closed_port: int, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(WatchError) as caught:
         open_folder(f"s3://{BUCKET}/table").names()
     assert caught.value.reason == "store"
+    assert str(closed_port) not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
