@@ -108,6 +108,10 @@ def test_table_without_a_consumer(files: Files) -> None:
     done = run(path, "--once")
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split() == ["-", "orders", "6", "no", "consumer"]
+    path.write_text('[tables]\norders = "none"\n')
+    done = run(path, "--once")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[1].split() == ["-", "orders", "?", "not_a_table"]
 
 
 @pytest.mark.skipif(not WITHOUT_ROOT and os.geteuid() == 0, reason="root may read everything")
