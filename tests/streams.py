@@ -47,9 +47,10 @@ def _writer(lake: Lake, stream: DataFrame, function: BatchFunction) -> DataStrea
 
 
 @contextmanager
-def v2_enabled(spark: SparkSession) -> Iterator[None]:
+def v2_enabled(spark: SparkSession, enabled: bool = True) -> Iterator[None]:
     """Enable DSv2 for every table. By default Delta uses it only to stream the managed tables of Unity Catalog."""
-    spark.conf.set(V2_MODE, "STRICT")
+    if enabled:
+        spark.conf.set(V2_MODE, "STRICT")
     try:
         yield
     finally:
