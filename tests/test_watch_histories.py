@@ -38,7 +38,8 @@ ONE_FILE = [{"maxFilesPerTrigger": "1"}, {"maxBytesPerTrigger": "1b"}]
 LIMITS = [{}, *ONE_FILE, {"maxFilesPerTrigger": "2"}]
 BEFORE_OFFSET, AFTER_OFFSET = "before offset", "after offset"
 FIRST_READ = ("missing", "no_batch")
-LOST = ("DELTA_LOG_FILE_NOT_FOUND", "DELTA_MISSING_FILES_UNEXPECTED_VERSION", "log was cleaned up")
+# The log no longer has what the stream needs. The last one is what Delta's change feed says of that.
+LOST = ("DELTA_LOG_FILE_NOT_FOUND", "DELTA_MISSING_FILES_UNEXPECTED_VERSION", "log was cleaned up", "None.get")
 MONTHS = 100 * 24 * 3600
 
 
