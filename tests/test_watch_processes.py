@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
 from threading import Event
@@ -59,8 +59,8 @@ class Audit:
         self.lags.add(lag)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Make one round after the other until the end of the `with` block."""
+    def running(self) -> Iterator["Future[None]"]:
+        """Make one round after the other until the end of the `with` block, or until one is wrong."""
         stopped = Event()
 
         def rounds() -> None:
@@ -70,7 +70,7 @@ class Audit:
         with ThreadPoolExecutor(1) as pool:
             thread = pool.submit(rounds)
             try:
-                yield
+                yield thread
             finally:
                 stopped.set()
             thread.result()
@@ -96,8 +96,8 @@ def test_lag_while_scripts_work_and_are_killed_was_true(workspace: Workspace, py
     workspace.succeed(CREATE)
     usual = time.monotonic() - start
     audit = Audit(Disk(workspace.warehouse))
-    with audit.running(), ThreadPoolExecutor() as pool:
-        while killed < kills:
+    with audit.running() as rounds, ThreadPoolExecutor() as pool:
+        while killed < kills and not rounds.done():
             both = [
                 pool.submit(run_and_kill, workspace, script, random.uniform(0.4, 1.8) * usual)
                 for script in (WRITER, CONSUMER)
