@@ -245,7 +245,8 @@ def test_table_created_again(lake: Lake) -> None:
     check_run(watchers, each)
 
 
-@pytest.mark.parametrize("offset_log", ["1", "2"])
+# Every other test has the first version of the log.
+@pytest.mark.parametrize("offset_log", [pytest.param("1", marks=pytest.mark.slow), "2"])
 @pytest.mark.parametrize("v2", [pytest.param(False, id="classic"), pytest.param(True, id="dsv2")])
 def test_several_sources_in_one_query(lake: Lake, offset_log: str, v2: bool) -> None:
     """One table that is read twice, and another one."""
