@@ -17,6 +17,7 @@ from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION
 import visits_consumer
 from lag_detector import last_commit
 from tests.steps import Steps
+from tests.streamed import SimulatedKill
 from tests.truth import gauges
 
 import pytest
@@ -32,10 +33,6 @@ CHANGES = [
     *("optimize", "vacuum", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
 ]
 BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH = "before offset", "after offset", "after batch", "before push"
-
-
-class SimulatedKill(Exception):
-    """End the run here, as if it had been killed."""
 
 
 class History(RuleBasedStateMachine):
