@@ -40,7 +40,7 @@ def test_images_are_pinned_and_ports_are_local() -> None:
         "prom/pushgateway:v1.11.3",
     }
     for service in services.values():
-        assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z]+_PORT:-\d+\}:\d+", port) for port in service["ports"])
+        assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z]+_PORT:-(\d+)\}:\1", port) for port in service["ports"])
         assert service["healthcheck"]["test"][0] == "CMD"
 
 
