@@ -11,6 +11,8 @@ from tutorial.jars import JARS
 from demo.stack import ROOT
 from tests import truth
 
+import pytest
+
 PATTERN = ("errors.py", "pushgateway.py", "versions.py")
 
 # In a session as Delta's documentation builds it.
@@ -63,6 +65,7 @@ FASTER = (
 )
 
 
+@pytest.mark.slow
 def test_copied_files_in_an_empty_folder_push_versions(tmp_path: Path, pushgateway_url: str) -> None:
     for folder, files in (("pattern", PATTERN), ("running", (*PATTERN, "listener.py"))):
         (tmp_path / folder).mkdir()

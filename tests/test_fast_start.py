@@ -30,7 +30,7 @@ ALL = len(SETTINGS | SHORT_RUN)
 @pytest.mark.parametrize(
     ("command", "settings", "expected"),
     [
-        pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master"),
+        pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master", marks=pytest.mark.slow),
         pytest.param(
             (sys.executable,),
             {"SPARK_MASTER": "local[1]"},
@@ -68,6 +68,7 @@ def test_settings_for_short_run_apply_on_this_machine_only(
     assert done.stdout.splitlines()[-1:] == [expected], done.stderr  # spark-submit puts both outputs into one
 
 
+@pytest.mark.slow
 def test_script_with_own_java_options_prints_no_warning(workspace: Workspace) -> None:
     """Another garbage collector and heap size, as a company may set them for all its Java programs."""
     workspace.succeed("create_table.py", JDK_JAVA_OPTIONS="-XX:+UseParallelGC", _JAVA_OPTIONS="-Xmx800m")

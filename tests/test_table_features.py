@@ -43,6 +43,8 @@ TABLES = {
         {"startingVersion": "2"},
     ),
 }
+# Those whose offsets or timestamps are found in a way of their own.
+IN_MAKE_TEST = {"deletion-vectors", "change-data-feed", "in-commit-timestamps"}
 
 
 def timestamp_on_disk(path: str, version: int) -> float:
@@ -53,7 +55,13 @@ def timestamp_on_disk(path: str, version: int) -> float:
     return float(commit.get("inCommitTimestamp", int(file.stat().st_mtime * 1000))) / 1000
 
 
-@pytest.mark.parametrize(("features", "change", "options"), TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize(
+    ("features", "change", "options"),
+    [
+        pytest.param(*case, id=name, marks=() if name in IN_MAKE_TEST else pytest.mark.slow)
+        for name, case in TABLES.items()
+    ],
+)
 def test_versions_and_timestamps_of_table_with_feature_are_right(
     lake: Lake, features: str, change: str, options: dict[str, str]
 ) -> None:

@@ -74,6 +74,9 @@ CASES = {
     ),
 }
 
+# Files that only rearrange rows, files with deletion vectors, and files of the change feed.
+IN_MAKE_TEST = {"optimize", "delete-with-deletion-vectors", "change-data-feed"}
+
 
 @pytest.fixture(autouse=True)
 def quiet_kills(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,7 +93,13 @@ def change(lake: Lake, table: str, *changes: str) -> None:
         lake.spark.sql(sql.format(table=f"delta.`{table}`"))
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in IN_MAKE_TEST else pytest.mark.slow)
+        for name, case in CASES.items()
+    ],
+)
 def test_backlog_of_table_with_feature_is_what_the_next_run_reads(lake: Lake, case: Case) -> None:
     table = lake.create("orders %41", case.features)
     readers = [reader(lake, table, reads=reads) for reads in case.reads]
@@ -107,6 +116,7 @@ def test_backlog_of_table_with_feature_is_what_the_next_run_reads(lake: Lake, ca
         assert rest.amount.files > 0
 
 
+@pytest.mark.slow
 def test_backlog_after_restore_is_what_the_next_run_reads(lake: Lake) -> None:
     """A way back removes files. The way forward adds them again and removes none, so every stream reads them."""
     table = lake.create("orders")
@@ -136,6 +146,7 @@ def test_stream_that_fails_at_a_rewrite_has_it_before_it_as_pending(lake: Lake) 
     check_run(watchers, reader(lake, table))  # the same checkpoint
 
 
+@pytest.mark.slow
 def test_stream_that_ignores_deletes_reads_what_is_shown(lake: Lake) -> None:
     table = lake.create("orders", "PARTITIONED BY (day)")
     each = reader(lake, table, skipChangeCommits="false", ignoreDeletes="true")
@@ -247,7 +258,9 @@ def test_table_created_again(lake: Lake) -> None:
 
 # Every other test has the first version of the log.
 @pytest.mark.parametrize("offset_log", [pytest.param("1", marks=pytest.mark.slow), "2"])
-@pytest.mark.parametrize("v2", [pytest.param(False, id="classic"), pytest.param(True, id="dsv2")])
+@pytest.mark.parametrize(
+    "v2", [pytest.param(False, id="classic", marks=pytest.mark.slow), pytest.param(True, id="dsv2")]
+)
 def test_several_sources_in_one_query(lake: Lake, offset_log: str, v2: bool) -> None:
     """One table that is read twice, and another one."""
     orders, refunds = lake.create("orders"), lake.create("refunds")
@@ -272,6 +285,7 @@ def test_several_sources_in_one_query(lake: Lake, offset_log: str, v2: bool) -> 
     assert [watchers.amount(each, table) for table in (orders, refunds)] == [NOTHING, NOTHING]
 
 
+@pytest.mark.slow
 def test_stream_by_the_dsv2_source(lake: Lake) -> None:
     table = lake.create("orders")
     each = reader(lake, table, v2=True)
