@@ -49,10 +49,10 @@ down: ## stop them; docker compose down -v deletes their data too
 demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: with the tutorial's times, under 7)
 	@TIMING=$(TIMING) $(PY) -m demo
 
-test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (7 minutes)
+test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (9 minutes)
 	@$(PYTEST) -m "not slow"
 
-test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (20 minutes)
+test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (21 minutes)
 	@$(PYTEST) -m slow
 
 test-docker: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)

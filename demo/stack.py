@@ -106,7 +106,7 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 def listening_on(log: Path) -> str:
     """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
 
-    Told to take port 0, it takes a free one. Nobody else can take that one in between.
+    With port 0 it takes a free one. Nobody else can take that one in between.
     """
     found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
     return found[1] if found else ""
