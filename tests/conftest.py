@@ -11,6 +11,7 @@ from tutorial.session import delta_session
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
 from tests.lake import Lake
 from tests.steps import Steps, Warehouses
+from tests.watched import Files, offset
 from tests.workspace import SessionWorkspace, Workspace
 
 import pytest
@@ -108,3 +109,12 @@ def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
         read_to_3 = copy("read to 3")
         steps.write()
         return Warehouses(empty, at_3, read_to_3, copy("at 6, read to 3"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """A hand-made table at version 6, and a consumer that has read 3."""
+    made = Files(tmp_path)
+    made.append(1, 6)
+    made.read(0, offset(4))
+    return made

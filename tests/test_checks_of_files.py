@@ -86,6 +86,18 @@ def test_references_without_a_target_are_found(break_it: Callable[[Json, Json, J
     assert place in list(dangling(*broken))
 
 
+def lint_of_broken(file: Path, written: str, misspelt: str, schema: str, folder: Path) -> str:
+    """Break a copy of a file in `folder`, and return what `make lint` prints about it, which must reject it."""
+    text = file.read_text()
+    assert written in text
+    (folder / file.name).write_text(text.replace(written, misspelt))
+    lint = str(Path(sys.executable).parent / "check-jsonschema")
+    command = [lint, "--schemafile", str(ROOT / "tests" / "schemas" / schema), str(folder / file.name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("file", "written", "misspelt", "place"),
     [
@@ -111,14 +123,7 @@ def test_lint_of_misspelt_file_names_the_place(
 ) -> None:
     kind, _, name = file.rpartition("/")
     schema, folder = (f"{kind}.yml", f"provisioning/{kind}") if kind else ("dashboard.yml", "dashboards")
-    text = (ROOT / "grafana" / folder / name).read_text()
-    assert written in text
-    (tmp_path / name).write_text(text.replace(written, misspelt))
-    lint = str(Path(sys.executable).parent / "check-jsonschema")
-    command = [lint, "--schemafile", str(ROOT / "tests" / "schemas" / schema), str(tmp_path / name)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert f"{place}: " in done.stdout
+    assert f"{place}: " in lint_of_broken(ROOT / "grafana" / folder / name, written, misspelt, schema, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +140,5 @@ def test_lint_of_misspelt_file_names_the_place(
 def test_lint_of_misspelt_kubernetes_file_names_the_place(
     file: str, written: str, misspelt: str, place: str, tmp_path: Path
 ) -> None:
-    text = (ROOT / "docs" / "kubernetes" / file).read_text()
-    assert written in text
-    (tmp_path / file).write_text(text.replace(written, misspelt))
-    schema = str(ROOT / "tests" / "schemas" / "kubernetes.yml")
-    command = [str(Path(sys.executable).parent / "check-jsonschema"), "--schemafile", schema, str(tmp_path / file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert place in done.stdout
+    broken = ROOT / "docs" / "kubernetes" / file
+    assert place in lint_of_broken(broken, written, misspelt, "kubernetes.yml", tmp_path)

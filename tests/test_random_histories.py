@@ -16,14 +16,14 @@ from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION
 
 import visits_consumer
 from lag_detector import last_commit
+from tests.histories import run_histories
 from tests.steps import Steps
 from tests.streamed import SimulatedKill
 from tests.truth import gauges
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -231,16 +231,6 @@ def test_reader_gauge_in_random_histories_is_version_read(
     monkeypatch.setenv("VISITS_WAREHOUSE", "")
     histories, number = pytestconfig.getoption("--histories"), pytestconfig.getoption("--seed")
     History.spark, History.folder, History.seen = spark, tmp_path, Counter()
-    run_state_machine_as_test(
-        seed(number)(History),
-        settings=settings(
-            max_examples=histories,
-            stateful_step_count=6,
-            phases=[Phase.generate],  # shrinking a failing history takes minutes
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_histories(History, histories, number, steps=6)
     print(f"\nSeed {number}, no wrong value:", ", ".join(f"{count} {what}" for what, count in History.seen.items()))
     assert History.seen["histories"] >= histories

@@ -22,15 +22,6 @@ LABELS = (("consumer", "fraud"), ("table", "orders"))
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    """A table at version 6, and a consumer that has read 3."""
-    made = Files(tmp_path)
-    made.append(1, 6)
-    made.read(0, offset(4))
-    return made
-
-
 @contextmanager
 def served(watcher: Watcher, server: Server) -> Iterator[int]:
     """Serve the metrics on a free port, and yield it."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lag_detector.watch.backlog import NOTHING, Amount, Backlog, Reads
+from tests.histories import run_histories
 from tests.streamed import Reader, Watchers
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
@@ -292,17 +292,7 @@ def test_backlog_in_random_histories_is_what_the_next_run_reads(
     histories, number = pytestconfig.getoption("--histories"), pytestconfig.getoption("--seed")
     History.spark, History.folder, History.seen = spark, tmp_path, Counter()
     try:
-        run_state_machine_as_test(
-            seed(number)(History),
-            settings=settings(
-                max_examples=histories,
-                stateful_step_count=5,
-                phases=[Phase.generate],  # shrinking a failing history takes minutes
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_histories(History, histories, number, steps=5)
     finally:
         print(f"\nSeed {number}:", ", ".join(f"{count} {what}" for what, count in History.seen.items()))
     assert History.seen["histories"] >= histories

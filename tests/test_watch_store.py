@@ -99,15 +99,6 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return server
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    """A table at version 6, and a consumer that has read 3."""
-    made = Files(tmp_path)
-    made.append(1, 6)
-    made.read(0, offset(4))
-    return made
-
-
 def upload(s3: S3, files: Files, name: str) -> Watcher:
     s3.upload(files.table, f"{name}/table")
     s3.upload(files.checkpoint, f"{name}/checkpoint")

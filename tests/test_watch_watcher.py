@@ -23,15 +23,6 @@ OTHER = "6a3f1a0e-0000-4000-8000-000000000002"
 KAFKA = '{"topic":{"0":12}}'
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    """A table at version 6, and a consumer that has read 3."""
-    made = Files(tmp_path)
-    made.append(1, 6)
-    made.read(0, offset(4))
-    return made
-
-
 def lag(watcher: Watcher) -> tuple[int, int]:
     """Make a round and return the version read and the lag."""
     backlog = look(watcher).backlog
