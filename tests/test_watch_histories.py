@@ -38,8 +38,11 @@ ONE_FILE = [{"maxFilesPerTrigger": "1"}, {"maxBytesPerTrigger": "1b"}]
 LIMITS = [{}, *ONE_FILE, {"maxFilesPerTrigger": "2"}]
 BEFORE_OFFSET, AFTER_OFFSET = "before offset", "after offset"
 FIRST_READ = ("missing", "no_batch")
-# The log no longer has what the stream needs. The last one is what Delta's change feed says of that.
-LOST = ("DELTA_LOG_FILE_NOT_FOUND", "DELTA_MISSING_FILES_UNEXPECTED_VERSION", "log was cleaned up", "None.get")
+# The log no longer has what the stream needs, as the classic source, the DSv2 source and the change feed say it.
+LOST = (
+    *("DELTA_LOG_FILE_NOT_FOUND", "DELTA_MISSING_FILES_UNEXPECTED_VERSION", "log was cleaned up"),
+    *("Requested table changes beginning with", "None.get"),
+)
 MONTHS = 100 * 24 * 3600
 
 
