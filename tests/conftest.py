@@ -1,6 +1,7 @@
 """The fixtures: a monitoring stack, a Spark session, and a workspace to run the scripts in."""
 
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=3, help="how many random histories of a table to run")
     parser.addoption("--kills", type=int, default=4, help="how many scripts to kill at random")
     parser.addoption("--seed", type=int, default=1, help="the seed of the random choices")
+
+
+def pytest_configure() -> None:
+    """Let the scripts that the tests start react to Ctrl-C, even if the tests are a shell's background job."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

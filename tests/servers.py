@@ -22,7 +22,7 @@ def serve(answer: Answer) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=[0.02])  # it looks that often whether to end
         thread.start()
         try:
             yield f"127.0.0.1:{server.server_port}"

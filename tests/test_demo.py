@@ -59,7 +59,6 @@ def test_demo_when_interrupted_stops_its_stack(end: signal.Signals, tmp_path: Pa
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
         )
         try:
             wait_for("the stack", lambda: "Times are" in output.read_text() or None, 60)

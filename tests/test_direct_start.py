@@ -68,6 +68,7 @@ def is_direct(found: Any) -> bool:
 
 
 @pytest.mark.launcher
+@pytest.mark.slow
 def test_session_without_settings_starts_java_directly_as_the_launcher_would(workspace: Workspace) -> None:
     found = inspect(workspace, JAVA_TOOL_OPTIONS="-Dcompany=yes")
     assert is_direct(found)

@@ -98,6 +98,7 @@ def test_script_with_class_path_and_configuration_of_others_succeeds(workspace: 
     assert {line[:1] for line in out.splitlines()} == {"+", "|", ""}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="another host name needs root")
 def test_script_on_host_without_resolvable_name_succeeds(workspace: Workspace) -> None:
     name = "no-such-host"

@@ -46,7 +46,11 @@ ALL = len(SETTINGS | SHORT_RUN)
             marks=pytest.mark.launcher,
         ),
         pytest.param(
-            (*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit", marks=pytest.mark.launcher
+            (*SUBMIT, "--master", "local[1]"),
+            {},
+            "local[1] 0",
+            id="spark-submit",
+            marks=(pytest.mark.launcher, pytest.mark.slow),
         ),
     ],
 )

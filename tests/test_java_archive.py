@@ -118,6 +118,7 @@ def test_copy_without_archive_succeeds(copy: Copy) -> None:
     assert copy.classes_from_archive() == 0
 
 
+@pytest.mark.slow
 def test_archive_that_is_truncated_is_not_used(copy: Copy) -> None:
     archive = good_archive()
     copy.add_archive(archive[:50_000_000], size=len(archive))

@@ -9,11 +9,13 @@ from tests.steps import Warehouses
 from tests.workspace import SessionWorkspace, Workspace, errors, wait_until_equal
 
 import psutil
+import pytest
 
 CONSUMER = "examples/long_running_consumer.py"
 READER, FRAUD = "visits_reader_version", "visits_reader_version_fraud"
 
 
+@pytest.mark.slow
 def test_two_consumers_next_to_a_writer_push_until_stopped(
     workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
 ) -> None:
