@@ -84,8 +84,8 @@ bench: .venv/dev ## measure starts, long histories, many consumers; writes bench
 pictures: .venv/dev ## retake the README's pictures from a real run (about 9 minutes; needs Chromium)
 	@$(PY) -m assets.take_pictures
 
-readme: .venv/dev ## run the README's commands and write their output into it (about 3 minutes)
-	@$(PY) -m tests.readme
+readme: .venv/dev ## run the commands of README and docs, write their output and the code's excerpts (about 3 minutes)
+	@$(PY) -m tests.pages
 
 reset: ## delete the table and the checkpoints, in warehouse/ or VISITS_WAREHOUSE
 	@$(PYTHON) -m tutorial.reset

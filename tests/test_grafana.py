@@ -56,8 +56,10 @@ def test_query_threshold_and_times_are_the_same_everywhere() -> None:
     assert f"`{ALERT}`" in readme
     assert f"`{ALERTING['groups'][0]['folder']}`" in readme
     assert (RULE["noDataState"], RULE["execErrState"]) == ("Alerting", "Alerting")
-    assert "no data or all values null | **Alerting** |" in readme
-    assert "error or timeout | **Alerting** |" in readme
+    assert "no data or all values null: **Alerting**; error or timeout: **Alerting** |" in readme
+    query = RULE["data"][0]["model"]
+    assert (query["instant"], query["range"]) == (True, False)
+    assert "| **Options** → **Type** | **Instant** |" in readme
 
 
 def test_colors_of_visits_lag_change_at_the_thresholds_of_the_alerts() -> None:

@@ -1,4 +1,4 @@
-"""examples/own_table.py and the README's rules for it in Prometheus."""
+"""examples/own_table.py and the rules for it in docs/own-table.md."""
 
 import re
 import subprocess
@@ -13,8 +13,7 @@ from tests.workspace import Workspace, wait_until_equal
 
 import yaml
 
-SECTION = (ROOT / "README.md").read_text().partition("## Use it on your own table")[2].partition("\n## ")[0]
-(RULES,) = re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
+(RULES,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-table.md").read_text(), re.DOTALL)
 WRITER, READER = "orders_writer_version", "orders_reader_version_billing"
 
 
@@ -44,6 +43,6 @@ def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Works
     wait_until_equal(firing, {rule["alert"] for rule in rules})
 
 
-def test_rules_of_the_readme_are_valid(tmp_path: Path) -> None:
+def test_rules_of_the_page_are_valid(tmp_path: Path) -> None:
     (tmp_path / "orders.yml").write_text(RULES)
     subprocess.run([program("promtool"), "check", "rules", "orders.yml"], cwd=tmp_path, check=True, timeout=60)

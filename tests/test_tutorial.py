@@ -26,7 +26,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def tutorial(stack: Stack, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> SessionWorkspace:
-    """The workspace of all steps. Here they run in one session; tests/test_readme.py runs them as a user does."""
+    """The workspace of all steps. Here they run in one session; tests/test_pages.py runs them as a user does."""
     return SessionWorkspace(Workspace(tmp_path_factory.mktemp("tutorial"), stack), spark)
 
 

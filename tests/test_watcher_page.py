@@ -9,7 +9,6 @@ from lag_detector.watch.config import read_config
 from lag_detector.watch.errors import Reason
 from tests.grafana import CONSUMERS
 
-import pytest
 import yaml
 
 DOCS = ROOT / "docs"
@@ -40,19 +39,6 @@ def test_configuration_on_the_page_is_valid(tmp_path: Path) -> None:
 def test_all_reasons_are_on_the_page() -> None:
     section = PAGE.partition("\n## Why a lag is unknown\n")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(get_args(Reason))
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_links_between_the_pages_have_a_target(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        path, _, anchor = link.partition("#")
-        if "://" in path:
-            continue
-        target = (page.parent / path) if path else page
-        assert target.is_file(), link
-        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-        anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
-        assert not anchor or anchor in anchors, link
 
 
 def test_job_target_and_dashboard_of_the_page_exist() -> None:
