@@ -46,8 +46,8 @@ up: ## start Prometheus, Pushgateway and Grafana with Docker
 down: ## stop them; docker compose down -v deletes their data too
 	docker compose down
 
-demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: with the tutorial's times, under 7)
-	@TIMING=$(TIMING) $(PY) -m demo
+demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: 7; STACK=docker or local chooses)
+	@TIMING=$(TIMING) STACK=$(STACK) $(PY) -m demo
 
 test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (9 minutes)
 	@$(PYTEST) -m "not slow"

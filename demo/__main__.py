@@ -1,6 +1,7 @@
 """Play the tutorial in the terminal: the four scripts, the gauges, the lag and the alert.
 
-Usage: make demo, or make demo TIMING=real for the tutorial's own times (under 7 minutes).
+Usage: make demo, or make demo TIMING=real for the tutorial's own times (under 7 minutes). Docker runs Prometheus and
+Pushgateway if it can, else programs of this machine do; STACK=docker or STACK=local chooses.
 """
 
 import os
@@ -16,7 +17,8 @@ from typing import IO, TypeVar
 from tutorial.script import run
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, compose_stack, docker_works, last_line, local_stack, wait_for
+from demo.compose import any_stack
+from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, last_line, wait_for
 from lag_detector.errors import LagDetectorError
 from lag_detector.watch.exporter import running_seconds
 from lag_detector.watch.watcher import Consumer, ConsumerState, Watcher
@@ -152,12 +154,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however this process ends, it stops what it started
     real = os.environ.get("TIMING") == "real"
     begin = time.monotonic()
-    start_stack = compose_stack if docker_works() else local_stack
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        start_stack(Path(folder), REAL if real else COMPRESSED) as stack,
-    ):
-        kind = "compose stack" if start_stack is compose_stack else "local programs"
+    timing, where = REAL if real else COMPRESSED, os.environ.get("STACK", "")
+    with tempfile.TemporaryDirectory() as folder, any_stack(Path(folder), timing, where) as (stack, kind):
         print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway} ({kind})")
         if not real:
             times = ", ".join(f"{long} becomes {short.split()[1]}" for long, short in COMPRESSED.items())

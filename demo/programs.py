@@ -1,5 +1,6 @@
 """Print the path of a program of the monitoring stack. On Debian and Ubuntu, fetch it if it is missing."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,8 @@ from lag_detector.errors import LagDetectorError
 
 FETCHED = Path(__file__).parents[1] / ".cache" / "programs"
 PACKAGES = ("prometheus", "prometheus-pushgateway")
+# The variables that name another program.
+VARIABLES = {"prometheus": "PROMETHEUS", "promtool": "PROMTOOL", "prometheus-pushgateway": "PUSHGATEWAY"}
 # Debian's Prometheus needs them for its web pages.
 PAGES = (
     "fonts-glyphicons-halflings",
@@ -30,11 +33,16 @@ PAGES = (
 def program(name: str) -> str:
     """Return the path of `prometheus`, `promtool` or `prometheus-pushgateway`.
 
-    Search the PATH, then the programs fetched earlier. If it is in neither, fetch Debian's package.
+    `PROMETHEUS`, `PROMTOOL` and `PUSHGATEWAY` name one. Otherwise search the PATH, then the programs fetched earlier.
+    If it is in neither, fetch Debian's package.
 
     Raises:
-        LagDetectorError: it is in neither, and cannot be fetched.
+        LagDetectorError: it is in neither, and cannot be fetched, or the program that is named does not exist.
     """
+    if named := os.environ.get(VARIABLES[name]):
+        if not shutil.which(named):
+            raise LagDetectorError(f"{VARIABLES[name]}={named} is no program; correct it, or unset it")
+        return named
     found = shutil.which(name) or shutil.which(name, path=str(FETCHED / "usr" / "bin"))
     if found is None:
         _fetch(name)

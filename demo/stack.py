@@ -1,21 +1,17 @@
 """Run a Pushgateway and a Prometheus on free ports of this machine."""
 
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
-
-from tutorial.script import progress
 
 from demo.programs import program, web_pages
 from lag_detector.errors import LagDetectorError
@@ -76,13 +72,6 @@ def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
 def last_line(printed: str) -> str:
     """Return the last line that a program printed: its result, or why it failed."""
     return printed.strip().splitlines()[-1] if printed.strip() else ""
-
-
-def free_port() -> int:
-    """Return a port on loopback that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> Path:
@@ -175,34 +164,3 @@ def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
         ]
         with running(command, "http://{address}/-/ready", log):
             yield Stack(f"http://{listening_on(log)}", gateway)
-
-
-@contextmanager
-def compose_stack(
-    folder: Path, timing: dict[str, str], compose_files: Sequence[str] = ("docker-compose.yml",)
-) -> Iterator[Stack]:
-    """Run the compose stack, under a project name of its own because you may have one running."""
-    ports = {name: str(free_port()) for name in ("PROMETHEUS_PORT", "PUSHGATEWAY_PORT", "GRAFANA_PORT")}
-    files = prometheus_files(folder, "pushgateway:9091", timing)
-    for path in (folder, files, *files.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # in its container Prometheus runs as another user
-    environment = {**os.environ, **ports, "PROMETHEUS_FILES": str(files)}
-    compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", "lag-detector-demo"]
-    compose += [f"--file={ROOT / file}" for file in compose_files]
-    try:
-        progress("Starting the compose stack, which fetches the images the first time …")
-        start = [*compose, "up", "-d", "--wait"]
-        up = subprocess.run(start, env=environment, stderr=subprocess.PIPE, text=True, timeout=600)
-        if up.returncode:
-            raise LagDetectorError(f"docker compose up failed ({last_line(up.stderr)}); fix that and run it again")
-        yield Stack(*(f"http://127.0.0.1:{port}" for port in ports.values()))
-    finally:
-        subprocess.run([*compose, "down", "-v"], env=environment, capture_output=True, timeout=120)
-
-
-def docker_works() -> bool:
-    """Return whether there is a Docker engine with the compose plugin."""
-    if not shutil.which("docker"):
-        return False
-    commands = (["docker", "compose", "version"], ["docker", "info"])
-    return all(subprocess.run(c, capture_output=True, timeout=60).returncode == 0 for c in commands)

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from demo.stack import ALERT, REAL, Stack, compose_stack, docker_works, wait_for
+from demo.compose import PORTS, compose_stack
+from demo.stack import ALERT, REAL, Stack, wait_for
 from tests.grafana import ALERTING, DASHBOARDS, DATASOURCES, queries
 from tests.workspace import Workspace
 
@@ -25,10 +26,8 @@ MINUTES = 60.0
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The compose stack, with the tutorial's own times."""
-    if not docker_works():
-        pytest.exit("There is no Docker with its compose plugin; install it and run make test-docker again.", 1)
     files = ("docker-compose.yml", "docker-compose.alert.yml")
-    with compose_stack(tmp_path_factory.mktemp("stack"), REAL, files) as running:
+    with compose_stack(tmp_path_factory.mktemp("stack") / "compose", REAL, tuple(PORTS), files) as running:
         yield running
 
 
