@@ -1,0 +1,92 @@
+"""Where Docker cannot start the stack, the demo says why and uses the programs of this machine."""
+
+from pathlib import Path
+
+from demo import programs
+from demo.compose import PROJECT, any_stack
+from demo.stack import COMPRESSED
+from lag_detector.errors import LagDetectorError
+
+import pytest
+
+NO_IMAGES = "Error response from daemon: no such host"
+# What each kind of broken Docker does. A script stands for `docker`, since an engine cannot be broken at will.
+BROKEN = {
+    "no-engine": ("echo 'Cannot connect to the Docker daemon.' >&2; exit 1", "Cannot connect to the Docker daemon"),
+    "no-plugin": ("exit 0", "it has no compose plugin"),
+    "no-images": (
+        f'case "$*" in version*) ;; info*) echo compose ;; *down*) ;; *) echo "{NO_IMAGES}" >&2; exit 1 ;; esac',
+        NO_IMAGES,
+    ),
+}
+every_fault = pytest.mark.parametrize(("script", "reason"), BROKEN.values(), ids=BROKEN)
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the PATH for a `docker`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return folder / "docker"
+
+
+def install(docker: Path, script: str) -> Path:
+    """Make it run this script, and return the file with its calls."""
+    calls = docker.with_name("calls")
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
+    docker.chmod(0o755)
+    return calls
+
+
+@every_fault
+def test_stack_without_working_docker_is_local_and_says_why(
+    script: str, reason: str, docker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(docker, script)
+    with any_stack(tmp_path, COMPRESSED, "") as (stack, kind):
+        assert kind == "local programs"
+        assert stack.alert_state() == "inactive"
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Starting")]
+    assert said == f"Docker failed ({reason}). Using the local programs …"
+
+
+@every_fault
+def test_stack_of_docker_only_when_it_does_not_work_raises(
+    script: str, reason: str, docker: Path, tmp_path: Path
+) -> None:
+    install(docker, script)
+    with pytest.raises(LagDetectorError) as error, any_stack(tmp_path, COMPRESSED, "docker"):
+        pass
+    assert str(error.value) == f"Docker failed ({reason}); fix that, or use STACK=local"
+
+
+def test_stack_that_did_not_start_is_removed_and_no_other(docker: Path, tmp_path: Path) -> None:
+    calls = install(docker, BROKEN["no-images"][0])
+    with any_stack(tmp_path, COMPRESSED, ""):
+        pass
+    up, down = [line for line in calls.read_text().splitlines() if line.startswith("compose")]
+    assert up.endswith("up -d --wait prometheus pushgateway")
+    assert down.endswith("down -v")
+    assert f"-p {PROJECT} " in up
+    assert f"-p {PROJECT} " in down
+
+
+def test_local_stack_does_not_ask_docker(docker: Path, tmp_path: Path) -> None:
+    calls = install(docker, "exit 1")
+    with any_stack(tmp_path, COMPRESSED, "local") as (_, kind):
+        assert kind == "local programs"
+    assert not calls.exists()
+
+
+def test_unknown_kind_of_stack_raises(tmp_path: Path) -> None:
+    with pytest.raises(LagDetectorError, match="STACK=podman is unknown"), any_stack(tmp_path, COMPRESSED, "podman"):
+        pass
+
+
+def test_program_that_a_variable_names_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMTOOL", "/bin/true")
+    assert programs.program("promtool") == "/bin/true"
+    monkeypatch.setenv("PROMTOOL", "/no/promtool")
+    with pytest.raises(LagDetectorError, match="PROMTOOL=/no/promtool is no program; correct it, or unset it"):
+        programs.program("promtool")
