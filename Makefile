@@ -9,7 +9,7 @@ STEP := $(PYTHON) -m tutorial.elapsed
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup java up down demo test test-all test-docker soak bench pictures readme lint reset clean
+.PHONY: help setup java up down demo test test-all test-docker test-grafana soak bench pictures readme lint reset clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,10 @@ test: .venv/dev ## run the steps as you would, and every kind of fault, on a rea
 test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (21 minutes)
 	@$(PYTEST) -m slow
 
-test-docker: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
+test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
+	@$(PY) -m pytest tests/live_docker.py
+
+test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/live_grafana.py
 
 soak: .venv/dev ## 200 random histories of each kind, 50 scripts killed at random (hours; SEED=1 repeats a run)

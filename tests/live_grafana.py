@@ -1,4 +1,4 @@
-"""Query a real Grafana: make test-docker. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
+"""Query a real Grafana: make test-grafana. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
 
 Starts the compose stack on free ports with the ready-made alert, runs the scripts, and queries Grafana's HTTP API.
 Written from its documentation (health, data source proxy, dashboard by uid, Prometheus-compatible rules). Once you have

@@ -1,0 +1,184 @@
+"""The services of docker-compose.yml, without Grafana, in a real Docker engine: make test-docker."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
+from demo.compose import PROJECT, DockerError, compose_stack
+from demo.stack import COMPRESSED, LAG, ROOT, Stack, wait_for
+from lag_detector.pushgateway import Pushgateway
+from lag_detector.watch.exporter import Server, serve
+from lag_detector.watch.watcher import Consumer, Watcher
+from tests import truth
+from tests.watched import Files
+from tests.workspace import wait_until_equal
+
+import pytest
+
+SERVICES = ("prometheus", "pushgateway")
+
+
+def docker(*arguments: str, fails: bool = False) -> str:
+    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr if fails else done.stdout.strip()
+
+
+def containers(project: str = PROJECT) -> list[dict[str, Any]]:
+    ids = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={project}").split()
+    return list(json.loads(docker("inspect", *ids))) if ids else []
+
+
+def volumes(project: str) -> set[str]:
+    return set(docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={project}").split())
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Both services, with compressed times."""
+    folder = tmp_path_factory.mktemp("stack") / "compose"
+    try:
+        with compose_stack(folder, COMPRESSED) as running:
+            yield running
+    except DockerError as error:
+        pytest.exit(f"{error}; fix that and run make test-docker again", 1)
+
+
+def push(stack: Stack, writer: int, reader: int) -> None:
+    gateway = Pushgateway(stack.pushgateway)
+    gateway.push(READER_VERSION, reader, time.time())
+    gateway.push(WRITER_VERSION, writer, time.time())
+
+
+def test_alert_in_a_whole_round_fires_and_ends(stack: Stack) -> None:
+    push(stack, 3, 3)
+    wait_until_equal(lambda: stack.query(LAG), [0])
+    assert stack.alert_state() == "inactive"
+    push(stack, 6, 3)
+    for state in ("pending", "firing"):
+        wait_until_equal(stack.alert_state, state)
+    push(stack, 6, 6)
+    wait_until_equal(stack.alert_state, "inactive")
+    assert stack.query(LAG) == [0]
+
+
+def test_restarted_services_keep_their_data(stack: Stack) -> None:
+    push(stack, 9, 6)
+    wait_until_equal(lambda: stack.query(LAG), [3])
+    before = time.time()
+    for container in containers():
+        docker("restart", container["Id"])
+    ports = {name: address(name) for name in SERVICES}
+    again = Stack(**ports)
+    wait_for("the gauges", lambda: answers(again) or None, 60)
+    assert truth.gauges(again.pushgateway) == {WRITER_VERSION: 9, READER_VERSION: 6}
+    assert again.query(LAG, at=before) == [3]
+
+
+def address(service: str) -> str:
+    (container,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == service]
+    ((binding,),) = container["NetworkSettings"]["Ports"].values()
+    return f"http://{binding['HostIp']}:{binding['HostPort']}"
+
+
+def answers(stack: Stack) -> bool:
+    try:
+        return stack.query(LAG) == [3]
+    except OSError:
+        return False
+
+
+def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
+    found = containers()
+    assert len(found) == len(SERVICES)
+    for container in found:
+        host = container["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
+        assert {binding[0]["HostIp"] for binding in host["PortBindings"].values()} == {"127.0.0.1"}
+        inside = ("exec", container["Id"], "sh", "-c")
+        assert "Read-only file system" in docker(*inside, "touch /bin/x /etc/x", fails=True)
+        assert docker(*inside, "id -u") != "0"
+
+
+def test_configuration_in_the_container_is_that_of_the_repository_and_read_only(stack: Stack) -> None:
+    (prometheus,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == "prometheus"]
+    shown = docker("exec", prometheus["Id"], "cat", "/etc/prometheus/rules/watch.yml")
+    assert shown.splitlines()[0] == (ROOT / "prometheus" / "rules" / "watch.yml").read_text().splitlines()[0]
+    error = docker("exec", prometheus["Id"], "touch", "/etc/prometheus/prometheus.yml", fails=True)
+    assert "Read-only file system" in error
+
+
+def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files) -> None:
+    """As docs/watcher.md says: on the address of Docker's network, with its target in prometheus/targets/watch.yml."""
+    consumer = Consumer("fraud", "orders", str(files.checkpoint))
+    watcher = Watcher({"orders": str(files.table)}, [consumer])
+    watcher.round()
+    (bridge,) = json.loads(docker("network", "inspect", "bridge"))
+    host = bridge["IPAM"]["Config"][0]["Gateway"]
+    server = serve(watcher, Server(address=host, port=0))
+    try:
+        (mount,) = [m for c in containers() for m in c["Mounts"] if m["Destination"] == "/etc/prometheus"]
+        target = f'- targets: ["host.docker.internal:{server.server_port}"]\n'
+        Path(mount["Source"], "targets", "watch.yml").write_text(target)
+        wait_until_equal(lambda: stack.query("delta_consumer_lag_versions"), [3], limit=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Ours:
+    """The stack as the README starts it, but on other ports, and under another project's name."""
+
+    project = f"{PROJECT}-ours"
+
+    def __init__(self, **ports: str) -> None:
+        self.environment = {**os.environ, "PROMETHEUS_PORT": "0", "PUSHGATEWAY_PORT": "0", **ports}
+
+    def compose(self, *arguments: str, fails: bool = False) -> str:
+        command: Sequence[str] = ["docker", "compose", "-p", self.project, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180)
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout.strip()
+
+
+@pytest.fixture
+def ours(stack: Stack) -> Iterator[Ours]:
+    started = Ours()
+    yield started
+    started.compose("down", "-v")
+
+
+def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours: Ours) -> None:
+    ours.compose("up", "-d", "--wait", *SERVICES)
+    gateway = f"http://{ours.compose('port', 'pushgateway', '9091')}"
+    Pushgateway(gateway).push(WRITER_VERSION, 3, time.time())
+    ours.compose("stop")  # it writes its file when it ends
+    ours.compose("down")
+    assert containers(ours.project) == []
+    assert volumes(ours.project) == {f"{ours.project}_prometheus-data", f"{ours.project}_pushgateway-data"}
+    ours.compose("up", "-d", "--wait", *SERVICES)
+    assert truth.gauges(f"http://{ours.compose('port', 'pushgateway', '9091')}") == {WRITER_VERSION: 3}
+    ours.compose("down", "-v")
+    assert volumes(ours.project) == set()
+
+
+def test_stack_on_a_taken_port_says_so_and_another_port_helps(ours: Ours, stack: Stack) -> None:
+    taken = stack.prometheus.rpartition(":")[2]
+    ours.environment["PROMETHEUS_PORT"] = taken
+    error = ours.compose("up", "-d", "--wait", *SERVICES, fails=True)
+    assert f"127.0.0.1:{taken}" in error
+    assert "already" in error
+    ours.environment["PROMETHEUS_PORT"] = "0"
+    ours.compose("up", "-d", "--wait", *SERVICES)
+    assert {c["State"]["Health"]["Status"] for c in containers(ours.project)} == {"healthy"}
+    assert len(containers()) == len(SERVICES)  # the other project's
