@@ -35,6 +35,10 @@ def containers(project: str = PROJECT) -> list[dict[str, Any]]:
     return list(json.loads(docker("inspect", *ids))) if ids else []
 
 
+def service(container: dict[str, Any]) -> str:
+    return str(container["Config"]["Labels"]["com.docker.compose.service"])
+
+
 def volumes(project: str) -> set[str]:
     return set(docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={project}").split())
 
@@ -74,15 +78,14 @@ def test_restarted_services_keep_their_data(stack: Stack) -> None:
     before = time.time()
     for container in containers():
         docker("restart", container["Id"])
-    ports = {name: address(name) for name in SERVICES}
-    again = Stack(**ports)
+    again = Stack(**{name: address(name) for name in SERVICES})  # Docker chooses other ports
     wait_for("the gauges", lambda: answers(again) or None, 60)
     assert truth.gauges(again.pushgateway) == {WRITER_VERSION: 9, READER_VERSION: 6}
     assert again.query(LAG, at=before) == [3]
 
 
-def address(service: str) -> str:
-    (container,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == service]
+def address(name: str) -> str:
+    (container,) = [c for c in containers() if service(c) == name]
     ((binding,),) = container["NetworkSettings"]["Ports"].values()
     return f"http://{binding['HostIp']}:{binding['HostPort']}"
 
@@ -111,7 +114,7 @@ def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
 
 
 def test_configuration_in_the_container_is_that_of_the_repository_and_read_only(stack: Stack) -> None:
-    (prometheus,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == "prometheus"]
+    (prometheus,) = [c for c in containers() if service(c) == "prometheus"]
     shown = docker("exec", prometheus["Id"], "cat", "/etc/prometheus/rules/watch.yml")
     assert shown.splitlines()[0] == (ROOT / "prometheus" / "rules" / "watch.yml").read_text().splitlines()[0]
     error = docker("exec", prometheus["Id"], "touch", "/etc/prometheus/prometheus.yml", fails=True)
@@ -123,14 +126,16 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
     consumer = Consumer("fraud", "orders", str(files.checkpoint))
     watcher = Watcher({"orders": str(files.table)}, [consumer])
     watcher.round()
-    (bridge,) = json.loads(docker("network", "inspect", "bridge"))
-    host = bridge["IPAM"]["Config"][0]["Gateway"]
+    (prometheus,) = [c for c in containers() if service(c) == "prometheus"]
+    hosts = docker("exec", prometheus["Id"], "cat", "/etc/hosts")
+    (host,) = [line.split()[0] for line in hosts.splitlines() if line.endswith("host.docker.internal")]
     server = serve(watcher, Server(address=host, port=0))
     try:
-        (mount,) = [m for c in containers() for m in c["Mounts"] if m["Destination"] == "/etc/prometheus"]
+        (mount,) = [m for m in prometheus["Mounts"] if m["Destination"] == "/etc/prometheus"]
         target = f'- targets: ["host.docker.internal:{server.server_port}"]\n'
         Path(mount["Source"], "targets", "watch.yml").write_text(target)
-        wait_until_equal(lambda: stack.query("delta_consumer_lag_versions"), [3], limit=60)
+        now = Stack(**{name: address(name) for name in SERVICES})
+        wait_until_equal(lambda: now.query("delta_consumer_lag_versions"), [3], limit=60)
     finally:
         server.shutdown()
         server.server_close()
@@ -162,7 +167,6 @@ def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours
     ours.compose("up", "-d", "--wait", *SERVICES)
     gateway = f"http://{ours.compose('port', 'pushgateway', '9091')}"
     Pushgateway(gateway).push(WRITER_VERSION, 3, time.time())
-    ours.compose("stop")  # it writes its file when it ends
     ours.compose("down")
     assert containers(ours.project) == []
     assert volumes(ours.project) == {f"{ours.project}_prometheus-data", f"{ours.project}_pushgateway-data"}
@@ -173,7 +177,7 @@ def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours
 
 
 def test_stack_on_a_taken_port_says_so_and_another_port_helps(ours: Ours, stack: Stack) -> None:
-    taken = stack.prometheus.rpartition(":")[2]
+    taken = address("prometheus").rpartition(":")[2]
     ours.environment["PROMETHEUS_PORT"] = taken
     error = ours.compose("up", "-d", "--wait", *SERVICES, fails=True)
     assert f"127.0.0.1:{taken}" in error
