@@ -1,6 +1,8 @@
 """README and docs are correct: commands print what they show, excerpts equal the code, and what they name exists."""
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -109,6 +111,23 @@ def test_versions_equal_the_pinned_ones() -> None:
     oldest = re.search(r"Python (3\.\d+) or newer", TEXT)
     assert oldest
     assert f'target-version = "py{oldest[1].replace(".", "")}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def sentences() -> Iterator[str]:
+    """Yield the texts in the code, without what is filled in."""
+    for folder in ("lag_detector", "tutorial", "examples", "demo"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_messages_of_the_scripts_are_those_of_troubleshooting() -> None:
+    section = TEXTS[ROOT / "docs" / "troubleshooting.md"].partition("\n## Messages")[2].partition("\n## ")[0]
+    messages = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[2:]
+    parts = {part.strip(" ,") for message in messages for part in re.split("…|, (?=unset|the )", message)} - {""}
+    texts = list(sentences())
+    assert {part for part in parts if not any(part in text for text in texts)} == {"certificate verify failed"}  # SSL's
 
 
 def test_make_targets_exist() -> None:
