@@ -76,7 +76,7 @@ class PhotographedStory(Story):
         others = self.page.locator("#alertsTable .alert_header", has_not_text=ALERT)
         others.evaluate_all("rows => rows.forEach(row => row.remove())")
         self.page.get_by_text(ALERT).first.click()
-        self.take(name, "#alertFilters", "#alertsTable")
+        self.take(name, "#alertsTable", "#alertsTable")
 
     def take(self, name: str, first: str, last: str) -> None:
         """Save the page from one element to another, in full width."""
