@@ -35,7 +35,7 @@ STATE = (
 # What the pictures leave out: buttons, statistics, the rule's definition, the path of its file.
 HIDDEN = (
     ".eval_stats, .execute_btn, .expression_select, a[name=remove], .prometheus_input_group, .stacked_btn, "
-    ".show-annotations, pre, #alertsTable > tbody > tr:first-child"
+    ".show-annotations, pre, #alertFilters"
 )
 
 
@@ -73,7 +73,7 @@ class PhotographedStory(Story):
     def alerts(self, name: str) -> None:
         """Take a picture of the tutorial's alert, expanded, on Prometheus' alerts page without the other alerts."""
         self.page.goto(f"{self.stack.prometheus}/classic/alerts")
-        others = self.page.locator("#alertsTable .alert_header", has_not_text=ALERT)
+        others = self.page.locator("#alertsTable > tbody > tr", has_not_text=ALERT)
         others.evaluate_all("rows => rows.forEach(row => row.remove())")
         self.page.get_by_text(ALERT).first.click()
         self.take(name, "#alertsTable", "#alertsTable")

@@ -144,6 +144,10 @@ def play(story: Story) -> None:
     story.script("visits_consumer.py", last_line)
     story.gauges("consumer has caught up", writer=6, reader=6)
     story.alert("inactive")
+
+
+def play_killed_consumer(story: Story) -> None:
+    """Write once more, and kill the consumer that reads it."""
     story.script("visits_creator_job.py", last_line)
     story.kill_consumer()
     story.gauges("consumer was killed", writer=9, reader=6)
@@ -162,6 +166,7 @@ def main() -> None:
             print(f"Times are compressed: {times}. For the tutorial's own times: make demo TIMING=real")
         story = Story(stack, Path(folder, "warehouse"))
         play(story)
+        play_killed_consumer(story)
         print("\nWhat Prometheus and the watcher said:")
         print("   time  after                     writer  reader     lag  watcher  alert")
         print("\n".join(story.seen))

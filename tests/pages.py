@@ -17,7 +17,6 @@ from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
-from tutorial.jars import JARS
 from tutorial.script import run
 
 from demo.stack import ROOT, pushgateway, wait_for
@@ -112,8 +111,8 @@ def outputs(folder: Path) -> Iterator[Shown]:
     """
     copy = folder / COPY
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".venv", "warehouse", "__pycache__"))
-    (copy / ".venv").symlink_to(ROOT / ".venv")
-    shutil.copytree(JARS, copy / ".cache" / JARS.name)
+    for made_by_setup in (".venv", ".cache"):
+        (copy / made_by_setup).symlink_to(ROOT / made_by_setup)
     warehouse, after_readme = copy / "warehouse", folder / "after the README"
     with pushgateway(folder) as address:
         yield from _outputs_of_page(README, copy, address)

@@ -98,6 +98,7 @@ def lint_of_broken(file: Path, written: str, misspelt: str, schema: str, folder:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "written", "misspelt", "place"),
     [
@@ -126,6 +127,7 @@ def test_lint_of_misspelt_file_names_the_place(
     assert f"{place}: " in lint_of_broken(ROOT / "grafana" / folder / name, written, misspelt, schema, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "written", "misspelt", "place"),
     [

@@ -30,7 +30,7 @@ def keep_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=SIGNAL_NAMES)
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake, number: signal.Signals) -> None:
     path = lake.create("orders")
     done: list[tuple[int, int]] = []

@@ -11,12 +11,14 @@ from lag_detector.pushgateway import Pushgateway
 from tests import truth
 from tests.workspace import Workspace, wait_until_equal
 
+import pytest
 import yaml
 
 (RULES,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-table.md").read_text(), re.DOTALL)
 WRITER, READER = "orders_writer_version", "orders_reader_version_billing"
 
 
+@pytest.mark.slow
 def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Workspace) -> None:
     stack = workspace.stack
     rules = yaml.safe_load(RULES)["groups"][0]["rules"]

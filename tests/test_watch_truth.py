@@ -207,6 +207,7 @@ def test_initial_snapshot_in_part(lake: Lake) -> None:
     assert check_run(watchers, each).version == -1
 
 
+@pytest.mark.slow
 def test_log_clean_up(lake: Lake) -> None:
     table = lake.create("orders")
     early, late = reader(lake, table), reader(lake, table, reads="rewrites")

@@ -15,7 +15,7 @@ from tutorial.settings import REPOSITORY
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
-CACHE = REPOSITORY / ".cache"
+CACHE = (REPOSITORY / ".cache").resolve()  # an archive fits the real path only, whichever link leads to it
 # Named after the pins: other pins need other jars.
 JARS = CACHE / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
 
