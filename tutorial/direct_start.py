@@ -58,7 +58,7 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
 
     Source: what `SPARK_PRINT_LAUNCH_COMMAND=1 spark-submit` prints.
     """
-    home = Path(_find_spark_home()).resolve()
+    home = Path(_find_spark_home())
     class_path = [home / "conf", *sorted((home / "jars").glob("slf4j-api-*.jar")), home / "jars" / "*", *jars]
     command = [java.program, "-cp", os.pathsep.join(map(str, class_path)), *OPTIONS, *options, GATEWAY_SERVER]
     output = output_of_java(log)

@@ -44,7 +44,7 @@ def find_archive(java: Java) -> Path | None:
 def archive_stem(java: Java) -> str:
     """Return the archive's name without its size. It identifies all that the archive must fit."""
     identity = hashlib.sha256(java.build.encode())
-    for jar in [*sorted(JARS.glob("*.jar")), *sorted(Path(_find_spark_home(), "jars").resolve().glob("*.jar"))]:
+    for jar in [*sorted(JARS.glob("*.jar")), *sorted(Path(_find_spark_home(), "jars").glob("*.jar"))]:
         file = jar.stat()
         identity.update(f"{jar} {file.st_size} {file.st_mtime_ns}".encode())
     return f"java-{java.version}-{identity.hexdigest()[:16]}"
