@@ -1,6 +1,6 @@
 """Create the empty Delta table default.visits, and print its features and properties.
 
-Run again, it starts the tutorial over, without the old rows, checkpoints and gauges.
+Run it again to start the tutorial over: it deletes the old rows, checkpoints and gauges.
 """
 
 from tutorial.script import progress, run

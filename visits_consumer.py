@@ -1,4 +1,4 @@
-"""Print every version of default.visits that was not read yet, then push the last version read."""
+"""Print the rows of default.visits that this consumer has not read yet, then push the last version read."""
 
 from tutorial.script import progress, run
 from tutorial.session import delta_session

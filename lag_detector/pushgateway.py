@@ -112,7 +112,7 @@ class Pushgateway:
                 return current[0]
 
     def delete_metric(self, metric: str) -> None:
-        """Delete the groups of all consumers of a metric. Without this, the Pushgateway keeps them forever.
+        """Delete the groups of all consumers of a metric. Without this, the Pushgateway never removes them.
 
         Raises:
             PushgatewayError: the gateway did not do it.
