@@ -70,6 +70,7 @@ def test_script_with_leftover_gateway_port_names_it(workspace: Workspace, closed
         assert "run it again" not in message
 
 
+@pytest.mark.slow
 def test_script_as_child_of_live_session_names_the_variable(workspace: Workspace) -> None:
     (workspace.folder / "parent.py").write_text(IN_A_LIVE_SESSION)
     done = workspace.run(f"{workspace.folder / 'parent.py'} {ROOT / 'visits_reader.py'}")

@@ -27,17 +27,12 @@ SUBMIT = (str(Path(_find_spark_home(), "bin", "spark-submit")), "--jars", ",".jo
 ALL = len(SETTINGS | SHORT_RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "settings", "expected"),
     [
-        pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master", marks=pytest.mark.slow),
-        pytest.param(
-            (sys.executable,),
-            {"SPARK_MASTER": "local[1]"},
-            f"local[1] {ALL}",
-            id="local-master",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master"),
+        pytest.param((sys.executable,), {"SPARK_MASTER": "local[1]"}, f"local[1] {ALL}", id="local-master"),
         pytest.param(
             (sys.executable,),
             {"SPARK_CONF_DIR": "{conf}"},
@@ -46,11 +41,7 @@ ALL = len(SETTINGS | SHORT_RUN)
             marks=pytest.mark.launcher,
         ),
         pytest.param(
-            (*SUBMIT, "--master", "local[1]"),
-            {},
-            "local[1] 0",
-            id="spark-submit",
-            marks=(pytest.mark.launcher, pytest.mark.slow),
+            (*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit", marks=pytest.mark.launcher
         ),
     ],
 )
