@@ -3,6 +3,7 @@
 `make soak` runs more histories, with another seed each time.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -116,9 +117,8 @@ class History(RuleBasedStateMachine):
         for change in changes:
             getattr(self, change)()
             self.seen[change] += 1
-        # The truth has a file once for each batch, and a file comes again with each deletion vector.
-        if self.has_vectors and self.kind.reads != "appends" and limit not in ONE_FILE:
-            limit = ONE_FILE[0]
+        if limit not in ONE_FILE and self.a_file_comes_twice():
+            limit = ONE_FILE[0]  # the truth has a file once for each batch
         self.consume(limit, kill, kill_in, append_meanwhile)
 
     # What happens to the table
@@ -258,6 +258,21 @@ class History(RuleBasedStateMachine):
         self.seen["backlogs compared"] += 1
         self.seen["files"] += truth.files
         self.seen["rows"] += truth.rows or 0
+
+    def a_file_comes_twice(self) -> bool:
+        """Whether the stream may read a file again: restored, with a deletion vector, or removed in a change feed."""
+        paths: Counter[str] = Counter()
+        for version in self.versions():
+            changes = [
+                (kind, action[kind]["path"])
+                for action in map(json.loads, (self.log / f"{version:020d}.json").read_text().splitlines())
+                for kind in ("add", "remove")
+                if kind in action and action[kind]["dataChange"]
+            ]
+            if self.kind.reads == "appends" and any(kind == "remove" for kind, _ in changes):
+                continue
+            paths.update(path for kind, path in changes if kind == "add" or self.kind.reads == "change_feed")
+        return any(count > 1 for count in paths.values())
 
     def append_and_measure(self) -> Amount:
         before, first = set(Path(self.table).rglob("*.parquet")), self.rows
