@@ -24,14 +24,16 @@ def main() -> None:
     with delta_session("billing", LAKE, short_run=False) as spark:
         # The writer: after its commits, push how far the table is.
         spark.range(100).write.format("delta").mode("append").save(ORDERS)
-        gateway.push_latest("orders_writer_version", lambda: last_commit(spark, ORDERS))
+        version = gateway.push_latest("orders_writer_version", lambda: last_commit(spark, ORDERS))
+        print(f"orders_writer_version {version} pushed to {gateway}")
 
         # The consumer: any streaming query, with a listener that pushes how far it is.
         orders = spark.readStream.format("delta").load(ORDERS)
         checkpoint = f"{LAKE}/checkpoints/billing"
         query = orders.writeStream.format("noop").option("checkpointLocation", checkpoint).start()
         metrics = {ORDERS: "orders_reader_version"}
-        spark.streams.addListener(ReaderVersionListener(spark, query, gateway, metrics, consumer="billing"))
+        listener = ReaderVersionListener(spark, query, gateway, metrics, consumer="billing", report=print)
+        spark.streams.addListener(listener)
         query.awaitTermination()
 
 

@@ -84,6 +84,24 @@ def test_restarted_services_keep_their_data(stack: Stack) -> None:
     assert again.query(LAG, at=before) == [3]
 
 
+def test_gauges_survive_a_crash(stack: Stack) -> None:
+    (gateway,) = [c for c in containers() if service(c) == "pushgateway"]
+    Pushgateway(address("pushgateway")).push("visits_crash_version", 3, time.time())
+    saved = ("exec", gateway["Id"], "grep", "-c", "visits_crash_version", "/pushgateway/metrics")
+    wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode or None, 30)
+    docker("kill", gateway["Id"])
+    docker("start", gateway["Id"])
+    wait_for("the gateway", lambda: gauge_of_crash() or None, 30)
+    assert gauge_of_crash() == 3
+
+
+def gauge_of_crash() -> float | None:
+    try:
+        return truth.gauges(address("pushgateway")).get("visits_crash_version")
+    except OSError:
+        return None
+
+
 def address(name: str) -> str:
     (container,) = [c for c in containers() if service(c) == name]
     ((binding,),) = container["NetworkSettings"]["Ports"].values()

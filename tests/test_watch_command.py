@@ -111,6 +111,16 @@ def test_table_without_a_consumer(files: Files) -> None:
     assert done.stdout.splitlines()[1].split() == ["-", "orders", "?", "not_a_table"]
 
 
+def test_pattern_that_matches_no_consumer(files: Files) -> None:
+    path = files.table.parent / "watch.toml"
+    path.write_text('[tables]\norders = "table"\n[[discover]]\ntable = "orders"\ncheckpoints = "chekpoints/*"\n')
+    done = run(path, "--once")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[1].split() == ["-", "orders", "6", "no", "consumer"]
+    path.write_text(path.read_text().replace("chekpoints/*", "*"))
+    assert run(path, "--once").returncode == 0
+
+
 @pytest.mark.skipif(not WITHOUT_ROOT and os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize(("what", "reason"), [("table/_delta_log", "permission"), ("checkpoint/commits", "permission")])
 def test_folder_without_permission(files: Files, what: str, reason: str) -> None:

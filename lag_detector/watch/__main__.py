@@ -68,7 +68,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _once(watcher: Watcher) -> int:
     watcher.round()
     sys.stdout.write(table_of(watcher.states, time.time()) + "\n")
-    return 0 if is_known(watcher.states) else UNKNOWN
+    discovered = {discovery.table for discovery in watcher.discoveries.values()}
+    return 0 if is_known(watcher.states, discovered) else UNKNOWN
 
 
 def _watch(watcher: Watcher, config: Config) -> NoReturn:

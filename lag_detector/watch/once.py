@@ -1,6 +1,6 @@
 """Print the last results as a table for people."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .exporter import lag_seconds
 from .watcher import ConsumerState, TableState
@@ -10,9 +10,19 @@ UNKNOWN = "?"
 NO_CONSUMER = "-"
 
 
-def is_known(states: Iterable[TableState]) -> bool:
-    """Return whether all that was asked for is known."""
-    return all(not state.error and not any(of.error for of in state.consumers) for state in states)
+def is_known(states: Iterable[TableState], discovered: Collection[str] = ()) -> bool:
+    """Return whether all that was asked for is known.
+
+    Args:
+        states: what is known of the tables.
+        discovered: the names of the tables whose consumers were to be discovered, so that there must be one.
+    """
+    return all(
+        not state.error
+        and not any(of.error for of in state.consumers)
+        and (state.consumers or state.name not in discovered)
+        for state in states
+    )
 
 
 def table_of(states: Iterable[TableState], now: float) -> str:
