@@ -79,8 +79,10 @@ class Audit:
                 assert process.wait(after) == 0
                 self.seen["ended before their kill"] += 1
             except subprocess.TimeoutExpired:
+                java = [psutil.Process(pid) for pid in children(process)]
                 kill(process)
                 self.seen[f"{kill.__name__} {script}"] += 1
+                assert psutil.wait_procs(java, 60)[1] == []  # without its Python it may still end a commit
             out, err = process.communicate(timeout=120)
         assert "Traceback" not in err
         assert "\tat " not in err
