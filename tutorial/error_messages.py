@@ -48,7 +48,8 @@ CAUSES = {
     r"\[DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE]": (
         "the consumer's checkpoint belongs to an earlier table than the one in {table}; " + READ_AGAIN
     ),
-    r"\[DELTA_MISSING_FILES_UNEXPECTED_VERSION]|\[DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE]": (
+    r"\[DELTA_MISSING_FILES_UNEXPECTED_VERSION]|\[DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE]"
+    r"|\[DELTA_STREAMING_CHECK_COLUMN_MAPPING_NO_SNAPSHOT]": (
         "the table's log was cleaned up and no longer has the version at which the consumer's checkpoint continues; "
         + READ_AGAIN
     ),
