@@ -1,5 +1,6 @@
 """Where Docker cannot start the stack, the demo says why and uses the programs of this machine."""
 
+import os
 from pathlib import Path
 
 from demo import programs
@@ -68,6 +69,7 @@ def test_stack_that_did_not_start_is_removed_and_no_other(docker: Path, tmp_path
     up, down = [line for line in calls.read_text().splitlines() if line.startswith("compose")]
     assert up.endswith("up -d --wait prometheus pushgateway")
     assert down.endswith("down -v")
+    assert PROJECT.endswith(f"-{os.getpid()}")  # not the project of the file, which may be yours
     assert f"-p {PROJECT} " in up
     assert f"-p {PROJECT} " in down
 
