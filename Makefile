@@ -12,7 +12,7 @@ SEED ?= $(shell date +%s)
 .PHONY: help setup java up down demo test test-all test-docker test-grafana soak bench pictures readme lint reset clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
 	@$(PY) -m tutorial.prepare
