@@ -46,6 +46,13 @@ def anchors(text: str) -> list[str]:
 
 
 @every_page
+def test_every_block_is_closed(page: Path) -> None:
+    fences = re.findall(r"^```(.*)$", TEXTS[page], re.MULTILINE)
+    assert [bool(fence) for fence in fences[1::2]] == [False] * (len(fences) // 2), fences
+    assert len(fences) % 2 == 0
+
+
+@every_page
 def test_links_have_a_target(page: Path) -> None:
     assert len(set(anchors(TEXTS[page]))) == len(anchors(TEXTS[page]))
     for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
