@@ -49,10 +49,10 @@ down: ## stop them; docker compose down -v deletes their data too
 demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: 7; STACK=docker or local chooses)
 	@TIMING=$(TIMING) STACK=$(STACK) $(PY) -m demo
 
-test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (9 minutes)
+test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (7 minutes)
 	@$(PYTEST) -m "not slow"
 
-test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (21 minutes)
+test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (22 minutes)
 	@$(PYTEST) -m slow
 
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
