@@ -10,18 +10,17 @@ from typing import Any
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from demo.compose import PROJECT, DockerError, compose_stack
+from demo.compose import PROJECT, WITHOUT_GRAFANA
 from demo.stack import COMPRESSED, LAG, ROOT, Stack, wait_for
 from lag_detector.pushgateway import Pushgateway
 from lag_detector.watch.exporter import Server, serve
 from lag_detector.watch.watcher import Consumer, Watcher
 from tests import truth
+from tests.docker import stack_in_docker
 from tests.watched import Files
 from tests.workspace import wait_until_equal
 
 import pytest
-
-SERVICES = ("prometheus", "pushgateway")
 
 
 def docker(*arguments: str, fails: bool = False) -> str:
@@ -35,8 +34,19 @@ def containers(project: str = PROJECT) -> list[dict[str, Any]]:
     return list(json.loads(docker("inspect", *ids))) if ids else []
 
 
-def service(container: dict[str, Any]) -> str:
-    return str(container["Config"]["Labels"]["com.docker.compose.service"])
+def container(service: str) -> dict[str, Any]:
+    (found,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == service]
+    return found
+
+
+def address(service: str) -> str:
+    ((binding,),) = container(service)["NetworkSettings"]["Ports"].values()
+    return f"http://{binding['HostIp']}:{binding['HostPort']}"
+
+
+def stack_now() -> Stack:
+    """Return the stack's addresses. A container that is started again gets another free port."""
+    return Stack(**{service: address(service) for service in WITHOUT_GRAFANA})
 
 
 def volumes(project: str) -> set[str]:
@@ -46,12 +56,8 @@ def volumes(project: str) -> set[str]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both services, with compressed times."""
-    folder = tmp_path_factory.mktemp("stack") / "compose"
-    try:
-        with compose_stack(folder, COMPRESSED) as running:
-            yield running
-    except DockerError as error:
-        pytest.exit(f"{error}; fix that and run make test-docker again", 1)
+    with stack_in_docker(tmp_path_factory.mktemp("stack") / "compose", COMPRESSED) as running:
+        yield running
 
 
 def push(stack: Stack, writer: int, reader: int) -> None:
@@ -78,14 +84,14 @@ def test_restarted_services_keep_their_data(stack: Stack) -> None:
     before = time.time()
     for container in containers():
         docker("restart", container["Id"])
-    again = Stack(**{name: address(name) for name in SERVICES})  # Docker chooses other ports
+    again = stack_now()
     wait_for("the gauges", lambda: answers(again) or None, 60)
     assert truth.gauges(again.pushgateway) == {WRITER_VERSION: 9, READER_VERSION: 6}
     assert again.query(LAG, at=before) == [3]
 
 
 def test_gauges_survive_a_crash(stack: Stack) -> None:
-    (gateway,) = [c for c in containers() if service(c) == "pushgateway"]
+    gateway = container("pushgateway")
     Pushgateway(address("pushgateway")).push("visits_test", 3, time.time())
     saved = ("exec", gateway["Id"], "grep", "-c", "visits_test", "/pushgateway/metrics")
     wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode or None, 30)
@@ -101,12 +107,6 @@ def pushed_gauge() -> float | None:
         return None
 
 
-def address(name: str) -> str:
-    (container,) = [c for c in containers() if service(c) == name]
-    ((binding,),) = container["NetworkSettings"]["Ports"].values()
-    return f"http://{binding['HostIp']}:{binding['HostPort']}"
-
-
 def answers(stack: Stack) -> bool:
     try:
         return stack.query(LAG) == [3]
@@ -116,7 +116,7 @@ def answers(stack: Stack) -> bool:
 
 def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
     found = containers()
-    assert len(found) == len(SERVICES)
+    assert len(found) == len(WITHOUT_GRAFANA)
     for container in found:
         host = container["HostConfig"]
         assert host["ReadonlyRootfs"]
@@ -131,7 +131,7 @@ def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
 
 
 def test_configuration_in_the_container_is_that_of_the_repository_and_read_only(stack: Stack) -> None:
-    (prometheus,) = [c for c in containers() if service(c) == "prometheus"]
+    prometheus = container("prometheus")
     shown = docker("exec", prometheus["Id"], "cat", "/etc/prometheus/rules/watch.yml")
     assert shown.splitlines()[0] == (ROOT / "prometheus" / "rules" / "watch.yml").read_text().splitlines()[0]
     error = docker("exec", prometheus["Id"], "touch", "/etc/prometheus/prometheus.yml", fails=True)
@@ -143,7 +143,7 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
     consumer = Consumer("fraud", "orders", str(files.checkpoint))
     watcher = Watcher({"orders": str(files.table)}, [consumer])
     watcher.round()
-    (prometheus,) = [c for c in containers() if service(c) == "prometheus"]
+    prometheus = container("prometheus")
     hosts = docker("exec", prometheus["Id"], "cat", "/etc/hosts")
     (host,) = [line.split()[0] for line in hosts.splitlines() if line.endswith("host.docker.internal")]
     server = serve(watcher, Server(address=host, port=0))
@@ -151,7 +151,7 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
         (mount,) = [m for m in prometheus["Mounts"] if m["Destination"] == "/etc/prometheus"]
         target = f'- targets: ["host.docker.internal:{server.server_port}"]\n'
         Path(mount["Source"], "targets", "watch.yml").write_text(target)
-        now = Stack(**{name: address(name) for name in SERVICES})
+        now = stack_now()
         wait_until_equal(lambda: now.query("delta_consumer_lag_versions"), [3], limit=60)
     finally:
         server.shutdown()
@@ -181,13 +181,13 @@ def ours(stack: Stack) -> Iterator[Ours]:
 
 
 def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours: Ours) -> None:
-    ours.compose("up", "-d", "--wait", *SERVICES)
+    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
     gateway = f"http://{ours.compose('port', 'pushgateway', '9091')}"
     Pushgateway(gateway).push(WRITER_VERSION, 3, time.time())
     ours.compose("down")
     assert containers(ours.project) == []
     assert volumes(ours.project) == {f"{ours.project}_prometheus-data", f"{ours.project}_pushgateway-data"}
-    ours.compose("up", "-d", "--wait", *SERVICES)
+    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
     assert truth.gauges(f"http://{ours.compose('port', 'pushgateway', '9091')}") == {WRITER_VERSION: 3}
     ours.compose("down", "-v")
     assert volumes(ours.project) == set()
@@ -196,10 +196,10 @@ def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours
 def test_stack_on_a_taken_port_says_so_and_another_port_helps(ours: Ours, stack: Stack) -> None:
     taken = address("prometheus").rpartition(":")[2]
     ours.environment["PROMETHEUS_PORT"] = taken
-    error = ours.compose("up", "-d", "--wait", *SERVICES, fails=True)
+    error = ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA, fails=True)
     assert f"127.0.0.1:{taken}" in error
     assert "already" in error
     ours.environment["PROMETHEUS_PORT"] = "0"
-    ours.compose("up", "-d", "--wait", *SERVICES)
+    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
     assert {c["State"]["Health"]["Status"] for c in containers(ours.project)} == {"healthy"}
-    assert len(containers()) == len(SERVICES)  # the other project's
+    assert len(containers()) == len(WITHOUT_GRAFANA)  # the other project's

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from demo.compose import PORTS, compose_stack
+from demo.compose import PORTS
 from demo.stack import ALERT, REAL, Stack, wait_for
+from tests.docker import stack_in_docker
 from tests.grafana import ALERTING, DASHBOARDS, DATASOURCES, queries
 from tests.workspace import Workspace
 
@@ -27,7 +28,7 @@ MINUTES = 60.0
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The compose stack, with the tutorial's own times."""
     files = ("docker-compose.yml", "docker-compose.alert.yml")
-    with compose_stack(tmp_path_factory.mktemp("stack") / "compose", REAL, tuple(PORTS), files) as running:
+    with stack_in_docker(tmp_path_factory.mktemp("stack") / "compose", REAL, tuple(PORTS), files) as running:
         yield running
 
 

@@ -97,6 +97,10 @@ class Reader:
         """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
         return {int(file.name) for file in (self.checkpoint / kind).glob("*") if file.name.isdigit()}
 
+    def unfinished(self) -> set[int]:
+        """Return the batches that are planned and not done."""
+        return self.batches("offsets") - self.batches("commits")
+
     def _check_reported(self, reported: int, received: int) -> None:
         """Check the rows received against the query's progress. It also counts those that deletion vectors mark."""
         has_vectors = any(file for table in self.tables for file in Path(table).glob("deletion_vector_*.bin"))

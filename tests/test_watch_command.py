@@ -45,6 +45,13 @@ def run(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> subprocess.Comp
     return subprocess.run(command, env=ENVIRONMENT, cwd="/", capture_output=True, text=True, timeout=60)
 
 
+def once(files: Files, configuration: str) -> subprocess.CompletedProcess[str]:
+    """Look once with this configuration."""
+    path = files.table.parent / "watch.toml"
+    path.write_text(configuration)
+    return run(path, "--once")
+
+
 def without_age(text: str) -> str:
     """Replace the age of the oldest commit, which depends on the clock."""
     return re.sub(r"(?m)^((?:\S+ +){5})([1-9][\d,]*)", lambda found: found[1] + "N".rjust(len(found[2])), text)
@@ -100,25 +107,20 @@ def test_once_inside_the_initial_snapshot(files: Files) -> None:
 
 
 def test_table_without_a_consumer(files: Files) -> None:
-    path = files.table.parent / "watch.toml"
-    path.write_text('[tables]\norders = "table"\n')
-    done = run(path, "--once")
+    done = once(files, '[tables]\norders = "table"\n')
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split() == ["-", "orders", "6", "no", "consumer"]
-    path.write_text('[tables]\norders = "none"\n')
-    done = run(path, "--once")
+    done = once(files, '[tables]\norders = "none"\n')
     assert done.returncode == 2
     assert done.stdout.splitlines()[1].split() == ["-", "orders", "?", "not_a_table"]
 
 
 def test_pattern_that_matches_no_consumer(files: Files) -> None:
-    path = files.table.parent / "watch.toml"
-    path.write_text('[tables]\norders = "table"\n[[discover]]\ntable = "orders"\ncheckpoints = "chekpoints/*"\n')
-    done = run(path, "--once")
+    discovery = '[tables]\norders = "table"\n[[discover]]\ntable = "orders"\ncheckpoints = "{}"\n'
+    done = once(files, discovery.format("chekpoints/*"))
     assert done.returncode == 2
     assert done.stdout.splitlines()[1].split() == ["-", "orders", "6", "no", "consumer"]
-    path.write_text(path.read_text().replace("chekpoints/*", "*"))
-    assert run(path, "--once").returncode == 0
+    assert once(files, discovery.format("*")).returncode == 0
 
 
 @pytest.mark.skipif(not WITHOUT_ROOT and os.geteuid() == 0, reason="root may read everything")

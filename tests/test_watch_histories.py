@@ -297,14 +297,13 @@ class History(RuleBasedStateMachine):
         self.start_checkpoint()
 
     def forget_planned_batch(self, planned: set[int]) -> None:
-        for batch in self.reader.batches("offsets") - self.reader.batches("commits") - planned:
+        for batch in self.reader.unfinished() - planned:
             for name in (f"{batch}", f".{batch}.crc"):
                 (self.reader.checkpoint / "offsets" / name).unlink()
 
     def died_in_second_batch(self) -> bool:
         """Whether Spark's isRepartitionBatch fails: in format 2, batch 0 has no number of shuffle partitions."""
-        unfinished = self.reader.batches("offsets") - self.reader.batches("commits")
-        return self.kind.offset_log == "2" and unfinished == {1}
+        return self.kind.offset_log == "2" and self.reader.unfinished() == {1}
 
     def log_is_whole(self) -> bool:
         return self.versions()[0] == 0
