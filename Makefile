@@ -63,8 +63,7 @@ test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; 
 
 soak: .venv/dev ## 200 random histories of each kind, 50 scripts killed at random (hours; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 \
-		tests/test_random_histories.py tests/test_kills.py \
-		tests/test_watch_histories.py tests/test_watch_processes.py
+		tests/test_random_histories.py tests/test_watch_histories.py tests/test_kills.py
 
 lint: .venv/dev ## check Python, the direction of imports, YAML, and the files of Docker, Prometheus, Grafana and Kubernetes
 	@.venv/bin/ruff check .

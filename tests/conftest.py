@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--histories", type=int, default=3, help="how many random histories of a table to run")
+    parser.addoption("--histories", type=int, default=2, help="how many random histories of a table to run")
     parser.addoption("--kills", type=int, default=2, help="how many scripts to kill at random")
     parser.addoption("--seed", type=int, default=1, help="the seed of the random choices")
 
@@ -115,7 +115,9 @@ def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
         assert steps.consume() == 3
         read_to_3 = copy("read to 3")
         steps.write()
-        return Warehouses(empty, at_3, read_to_3, copy("at 6, read to 3"))
+        at_6_read_to_3 = copy("at 6, read to 3")
+        assert steps.consume() == 6
+        return Warehouses(empty, at_3, read_to_3, at_6_read_to_3, copy("read to 6"))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ class Warehouses(NamedTuple):
     at_3: Path
     read_to_3: Path
     at_6_read_to_3: Path
+    read_to_6: Path
 
 
 def clear_session(spark: SparkSession) -> None:

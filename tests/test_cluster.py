@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from tutorial.fast_start import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
 from tutorial.jars import EXCLUDES, JARS
+from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT, Stack, running, wait_for
 from tests import truth
@@ -38,6 +39,7 @@ MACHINE = {
     "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 LIMIT = 300.0  # seconds for one script
+FRAUD = f"{READER_VERSION}_fraud"
 
 
 class Cluster(NamedTuple):
@@ -172,43 +174,47 @@ def packages(ivy: Path) -> list[str]:
     return ["--packages", coordinates, "--exclude-packages", EXCLUDES, "--conf", f"spark.jars.ivy={ivy}"]
 
 
-def test_scripts_under_spark_submit_print_the_same(cluster: Cluster) -> None:
-    workspace = cluster.workspace
-    assert cluster.submit("create_table.py", *KEPT_JARS) == CREATED
-    assert cluster.submit("visits_creator_job.py", *KEPT_JARS) == pushed(workspace, "visits_writer_version", 3)
-    assert cluster.submit("visits_reader.py", *packages(cluster.folder / "ivy")) == VISITS
-    assert cluster.submit("visits_consumer.py", *KEPT_JARS) == VISITS + pushed(workspace, "visits_reader_version", 3)
-    assert truth.gauges(workspace.stack.pushgateway) == {"visits_writer_version": 3, "visits_reader_version": 3}
+# Each test continues where the one before has ended.
+
+
+def test_create_table_under_spark_submit_with_packages_prints_the_same(cluster: Cluster) -> None:
+    assert cluster.submit("create_table.py", *packages(cluster.folder / "ivy")) == CREATED
 
 
 def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """Each has one of the two executors. The consumer's Python gets the signal, and stops Spark."""
-    workspace, fraud = cluster.workspace, "visits_reader_version_fraud"
+    workspace = cluster.workspace
     defaults = {**cluster.settings, "spark.cores.max": "1"}
     del defaults["spark.master"]
     (tmp_path / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
 
-    def versions() -> tuple[float | None, ...]:
-        gauges = truth.gauges(workspace.stack.pushgateway)
-        return tuple(gauges.get(group) for group in ("visits_writer_version", "visits_reader_version", fraud))
+    def versions() -> dict[str, float]:
+        return truth.gauges(workspace.stack.pushgateway)
 
     one_core = ("--conf", "spark.cores.max=1")
     with cluster.submitted(
         "examples/long_running_consumer.py", *KEPT_JARS, *one_core, VISITS_CONSUMER="fraud"
     ) as consumer:
-        wait_until_equal(versions, (3, 3, 3), LIMIT)
+        wait_until_equal(versions, {FRAUD: 0}, LIMIT)
         printed_by_writer = workspace.succeed(
             "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(tmp_path), **MACHINE
         )
-        assert printed_by_writer == pushed(workspace, "visits_writer_version", 6)
-        wait_until_equal(versions, (6, 3, 6), LIMIT)
+        assert printed_by_writer == pushed(workspace, WRITER_VERSION, 3)
+        wait_until_equal(versions, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)
         (python,) = [child for child in psutil.Process(consumer.pid).children() if child.name().startswith("python")]
         python.terminate()
         printed = cluster.finish(consumer)
-    assert printed[-1] + "\n" == pushed(workspace, fraud, 6)
-    assert sum(line.startswith("|visit ") for line in printed) == 18
+    assert printed[-1] + "\n" == pushed(workspace, FRAUD, 3)
+    assert sum(line.startswith("|visit ") for line in printed) == 9
+
+
+def test_reader_and_consumer_under_spark_submit_print_the_same(cluster: Cluster) -> None:
+    assert cluster.submit("visits_reader.py", *KEPT_JARS) == VISITS
+    printed = cluster.submit("visits_consumer.py", *KEPT_JARS)
+    assert printed == VISITS + pushed(cluster.workspace, READER_VERSION, 3)
+    assert truth.gauges(cluster.workspace.stack.pushgateway) == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
 
 
 class App(NamedTuple):
@@ -240,11 +246,11 @@ def apps(cluster: Cluster) -> list[App]:
 
 
 def test_apps_on_cluster_ran_on_the_workers(cluster: Cluster, apps: list[App]) -> None:
-    scripts = ["create_table", "visits_creator_job", "visits_reader", "visits_consumer"]
-    assert [app.name for app in apps] == [*scripts, "long_running_consumer", "visits_creator_job"]
-    assert [len(app.ran_on) for app in apps[4:]] == [1, 1]
+    side_by_side = ["long_running_consumer", "visits_creator_job"]
+    assert [app.name for app in apps] == ["create_table", *side_by_side, "visits_reader", "visits_consumer"]
+    assert [len(app.ran_on) for app in apps if app.name in side_by_side] == [1, 1]
     assert [app.name for app in apps if not app.ran_on] == []
-    assert set().union(*(app.ran_on for app in apps[:4])) == cluster.workers
+    assert set().union(*(app.ran_on for app in apps if app.name not in side_by_side)) == cluster.workers
 
 
 def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps: list[App]) -> None:
@@ -256,7 +262,7 @@ def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps:
         options = " ".join(value for name, value in app.settings.items() if name.endswith("JavaOptions"))
         assert [option for option in java if option in options] == [], app.name
     executors = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
-    assert len(executors) >= 10  # two for each of the first four, and one for each of the last two
+    assert len(executors) >= 8  # one for each of the two side by side, two for each of the others
     assert [line for line in executors if not line.startswith("Spark Executor Command: ")] == []
     assert [option for option in java for line in executors if option in line] == []
 

@@ -85,22 +85,15 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
 
 @pytest.mark.launcher
 @pytest.mark.slow
-def test_session_with_spark_defaults_keeps_them(workspace: Workspace) -> None:
+def test_session_with_spark_defaults_and_driver_memory_keeps_them(workspace: Workspace) -> None:
     (workspace.folder / "spark-defaults.conf").write_text(
-        "spark.driver.memory 1500m\nspark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
+        "spark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
     )
-    found = inspect(workspace, SPARK_CONF_DIR=str(workspace.folder))
+    found = inspect(workspace, SPARK_CONF_DIR=str(workspace.folder), SPARK_DRIVER_MEMORY="1500m")
     assert not is_direct(found)
     assert found["megabytes"] > 1400
     assert found["property"] == "yes"
     assert found["conf"]["spark.company.setting"] == "here"
-
-
-@pytest.mark.launcher
-@pytest.mark.slow
-def test_session_with_driver_memory_keeps_it(workspace: Workspace) -> None:
-    found = inspect(workspace, SPARK_DRIVER_MEMORY="1500m")
-    assert found["megabytes"] > 1400
 
 
 @pytest.mark.parametrize(

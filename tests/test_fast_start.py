@@ -34,13 +34,6 @@ ALL = len(SETTINGS | SHORT_RUN)
         pytest.param((sys.executable,), {}, f"local[*] {ALL}", id="no-master"),
         pytest.param((sys.executable,), {"SPARK_MASTER": "local[1]"}, f"local[1] {ALL}", id="local-master"),
         pytest.param(
-            (sys.executable,),
-            {"SPARK_CONF_DIR": "{conf}"},
-            "local-cluster[1,1,1024] 0",
-            id="cluster",
-            marks=pytest.mark.launcher,
-        ),
-        pytest.param(
             (*SUBMIT, "--master", "local[1]"), {}, "local[1] 0", id="spark-submit", marks=pytest.mark.launcher
         ),
     ],
@@ -48,8 +41,6 @@ ALL = len(SETTINGS | SHORT_RUN)
 def test_settings_for_short_run_apply_on_this_machine_only(
     workspace: Workspace, command: tuple[str, ...], settings: dict[str, str], expected: str
 ) -> None:
-    (workspace.folder / "spark-defaults.conf").write_text("spark.master local-cluster[1,1,1024]\n")
-    settings = {name: value.format(conf=workspace.folder) for name, value in settings.items()}
     script = workspace.folder / "print_settings.py"
     script.write_text(PRINT_SETTINGS.format(warehouse=workspace.warehouse))
     done = subprocess.run(

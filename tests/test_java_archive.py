@@ -18,6 +18,15 @@ import pytest
 # A dynamic archive lies on top of Java's own one; an AOT cache replaces that.
 ARCHIVED = "shared objects file" if find_java().version >= AOT_SINCE else "shared objects file (top)"
 USED = 10_000  # classes; a good archive has nearly 15,000
+START_JAVA = """
+from tutorial.direct_start import start_java
+from tutorial.fast_start import fast_java_options
+from tutorial.jars import kept_jars
+from tutorial.java import find_java
+
+with open("java.log", "wb") as log:
+    start_java(find_java(), fast_java_options(find_java(), short_run=True), kept_jars(), log)
+"""
 
 
 class Copy:
@@ -99,30 +108,22 @@ def archive_of_another_java() -> bytes:
     return archive.replace(build, b"Server VM [", 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "content",
+    "add",
     [
-        pytest.param(lambda: b"", id="empty"),
-        pytest.param(good_archive, id="other-jars"),
-        pytest.param(archive_of_another_java, id="other-java"),
+        pytest.param(lambda copy: copy.add_archive(b""), id="empty", marks=pytest.mark.slow),
+        pytest.param(lambda copy: copy.add_archive(good_archive()), id="other-jars", marks=pytest.mark.slow),
+        pytest.param(lambda copy: copy.add_archive(archive_of_another_java()), id="other-java", marks=pytest.mark.slow),
+        pytest.param(lambda copy: copy.add_archive(good_archive()[:50_000_000], len(good_archive())), id="truncated"),
     ],
 )
-def test_archive_that_does_not_fit_is_not_used(copy: Copy, content: Callable[[], bytes]) -> None:
-    copy.add_archive(content())
-    assert copy.classes_from_archive() == 0
-
-
-@pytest.mark.slow
-def test_copy_without_archive_succeeds(copy: Copy) -> None:
-    assert copy.classes_from_archive() == 0
-
-
-@pytest.mark.slow
-def test_archive_that_is_truncated_is_not_used(copy: Copy) -> None:
-    archive = good_archive()
-    copy.add_archive(archive[:50_000_000], size=len(archive))
-    assert copy.classes_from_archive() == 0
+def test_archive_that_does_not_fit_is_not_used(copy: Copy, add: Callable[[Copy], None]) -> None:
+    """Java decides when it starts, before Spark."""
+    add(copy)
+    log = copy.workspace.folder / "classes.log"
+    assert copy.run("-c", START_JAVA, _JAVA_OPTIONS=f"-Xlog:class+load:file={log}") == ("", "")
+    assert log.read_text().count("source: ") > 500
+    assert ARCHIVED not in log.read_text()
 
 
 def test_archive_of_make_setup_is_used(workspace: Workspace) -> None:

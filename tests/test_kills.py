@@ -19,6 +19,7 @@ from demo.stack import wait_for
 from lag_detector import Pushgateway
 from tests.steps import Warehouses
 from tests.truth import Disk, gauges
+from tests.watch_audit import WatchAudit
 from tests.workspace import SessionWorkspace, Workspace, errors, wait_until_equal
 
 import psutil
@@ -119,15 +120,19 @@ def rows(printed: str) -> int:
 
 
 @pytest.mark.slow
-def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, pytestconfig: pytest.Config) -> None:
+def test_scripts_when_killed_at_any_moment_lose_nothing(
+    workspace: Workspace, session_workspace: SessionWorkspace, pytestconfig: pytest.Config
+) -> None:
+    """Meanwhile a watcher looks all the time, and shows no lag that was not true."""
     seed = pytestconfig.getoption("--seed")
     random = Random(seed)
-    audit = Audit(workspace)
-    start = time.monotonic()
-    workspace.succeed(CREATE)
-    usual = time.monotonic() - start
-    with ThreadPoolExecutor() as pool:
-        while audit.killed() < pytestconfig.getoption("--kills"):
+    audit, watch = Audit(workspace), WatchAudit(Disk(workspace.warehouse))
+    session_workspace.succeed(CREATE)
+    with watch.running() as rounds, ThreadPoolExecutor() as pool:
+        start = time.monotonic()
+        workspace.succeed(CONSUMER)
+        usual = time.monotonic() - start
+        while audit.killed() < pytestconfig.getoption("--kills") and not rounds.done():
             # Not before half a second: until then Python itself starts, and handles Ctrl-C in its own way.
             both = [
                 pool.submit(audit.kill, script, random.choice(KILLS), random.uniform(0.5, 1.6 * usual))
@@ -137,6 +142,9 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(workspace: Workspace, py
                 one.result()
             audit.check_rows()
             audit.check_next_runs(workspace)
+    assert watch.round() == 0
+    assert len(watch.lags) > 2
+    audit.seen += watch.seen
     print(f"\nSeed {seed}, nothing lost:", ", ".join(f"{count} {what}" for what, count in audit.seen.items()))
 
 

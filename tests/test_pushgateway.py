@@ -299,11 +299,9 @@ def test_push_when_answer_never_ends_gives_up(push: Push) -> None:
         assert time.monotonic() - begin < 10
 
 
-@pytest.mark.parametrize("scale", [0.05, pytest.param(1, marks=pytest.mark.slow)])
-def test_push_to_silent_gateway_ends_within_the_limit(
-    push: Push, scale: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A gateway that never answers costs 30 seconds, in which several attempts are made. Or a part of all times."""
+def test_push_to_silent_gateway_ends_within_the_limit(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that never answers costs 30 seconds, in which several attempts are made. Here a fifth of all times."""
+    scale = 0.2
     monkeypatch.setattr("lag_detector.pushgateway.RETRY_DELAYS", tuple(scale * delay for delay in RETRY_DELAYS))
     monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", scale * ATTEMPT_TIMEOUT)
     monkeypatch.setattr("lag_detector.pushgateway.TIME_LIMIT", scale * TIME_LIMIT)
@@ -314,7 +312,7 @@ def test_push_to_silent_gateway_ends_within_the_limit(
         begin = time.monotonic()
         with pytest.raises(PushgatewayError, match="timed out"):
             push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
-        assert time.monotonic() - begin < scale * 30 + 3
+        assert time.monotonic() - begin < scale * 30 + 2  # without the limit it would be a fifth of 45
         for _ in range(4):
             black_hole.accept()
 

@@ -258,11 +258,11 @@ def test_table_created_again(lake: Lake) -> None:
 
 
 # Every other test has the first version of the log.
-@pytest.mark.parametrize("offset_log", [pytest.param("1", marks=pytest.mark.slow), "2"])
 @pytest.mark.parametrize(
-    "v2", [pytest.param(False, id="classic", marks=pytest.mark.slow), pytest.param(True, id="dsv2")]
+    ("v2", "offset_log"),
+    [pytest.param(False, "1", id="classic", marks=pytest.mark.slow), pytest.param(True, "2", id="dsv2")],
 )
-def test_several_sources_in_one_query(lake: Lake, offset_log: str, v2: bool) -> None:
+def test_several_sources_in_one_query(lake: Lake, v2: bool, offset_log: str) -> None:
     """One table that is read twice, and another one."""
     orders, refunds = lake.create("orders"), lake.create("refunds")
     each = reader(lake, orders, refunds, orders, v2=v2)
