@@ -52,7 +52,7 @@ demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=r
 test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (7 minutes)
 	@$(PYTEST) -m "not slow"
 
-test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (22 minutes)
+test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (20 minutes)
 	@$(PYTEST) -m slow
 
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=2, help="how many random histories of a table to run")
-    parser.addoption("--kills", type=int, default=2, help="how many scripts to kill at random")
+    parser.addoption("--kills", type=int, default=1, help="how many scripts to kill at random")
     parser.addoption("--seed", type=int, default=1, help="the seed of the random choices")
 
 
