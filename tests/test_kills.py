@@ -126,7 +126,8 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(
     """Meanwhile a watcher looks all the time, and shows no lag that was not true."""
     seed = pytestconfig.getoption("--seed")
     random = Random(seed)
-    audit, watch = Audit(workspace), WatchAudit(Disk(workspace.warehouse))
+    audit = Audit(workspace)
+    watch = WatchAudit(audit.disk)
     session_workspace.succeed(CREATE)
     with watch.running() as rounds, ThreadPoolExecutor() as pool:
         start = time.monotonic()
