@@ -11,6 +11,7 @@ from typing import Any
 
 from tutorial import direct_start
 from tutorial.direct_start import start_java
+from tutorial.fast_start import local_settings
 from tutorial.java import Java
 from tutorial.settings import spark_is_configured
 
@@ -78,8 +79,9 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
     ours, theirs = (set(each["java"]) for each in (found, launched))
     only_theirs = {option for option in theirs - ours if option.startswith("-") and not option.startswith("--conf")}
     assert only_theirs == {"--add-modules=jdk.incubator.vector", "-Dderby.connection.requireAuthentication=false"}
-    same = ("spark.master", "spark.sql.shuffle.partitions", "spark.sql.extensions", "spark.ui.enabled")
-    assert [found["conf"][name] for name in same] == [launched["conf"][name] for name in same]
+    same = {"spark.master": "local[*]", **local_settings(short_run=True)}
+    assert {name: found["conf"][name] for name in same} == same
+    assert {name: launched["conf"][name] for name in same} == same
     assert found["megabytes"] == launched["megabytes"]
 
 
@@ -89,11 +91,14 @@ def test_session_with_spark_defaults_and_driver_memory_keeps_them(workspace: Wor
     (workspace.folder / "spark-defaults.conf").write_text(
         "spark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
     )
-    found = inspect(workspace, SPARK_CONF_DIR=str(workspace.folder), SPARK_DRIVER_MEMORY="1500m")
+    found = inspect(
+        workspace, SPARK_CONF_DIR=str(workspace.folder), SPARK_DRIVER_MEMORY="1500m", SPARK_MASTER="local[1]"
+    )
     assert not is_direct(found)
     assert found["megabytes"] > 1400
     assert found["property"] == "yes"
-    assert found["conf"]["spark.company.setting"] == "here"
+    same = {"spark.company.setting": "here", "spark.master": "local[1]", **local_settings(short_run=True)}
+    assert {name: found["conf"][name] for name in same} == same
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,6 @@ def test_consumer_with_damaged_data_file_names_it(damage: Damage, steps: Steps) 
                     "changed existing rows (MERGE)",
                 ),
                 ("INSERT OVERWRITE {0} SELECT * FROM {0}", "changed existing rows (WRITE)"),
-                ("TRUNCATE TABLE {}", "deleted existing rows"),
-                ("RESTORE TABLE {} TO VERSION AS OF 1", "deleted existing rows"),
             )
         ),
     ],

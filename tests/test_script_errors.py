@@ -169,7 +169,6 @@ def test_reader_of_read_only_warehouse_succeeds(workspace: Workspace) -> None:
     [
         {"LC_ALL": "C"},
         pytest.param({"LC_ALL": "xx_XX.ISO-8859-1"}, marks=pytest.mark.slow),
-        pytest.param({"LC_ALL": "", "LC_CTYPE": "C", "LANG": "C"}, marks=pytest.mark.slow),
     ],
 )
 def test_consumer_with_any_locale_finds_odd_warehouse(

@@ -25,8 +25,8 @@ TABLES = {
         DELETE_ROW,
         {"skipChangeCommits": "true"},
     ),
-    "column-mapping": (
-        "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
+    "column-mapping-and-liquid-clustering": (
+        "CLUSTER BY (id) TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
         "ALTER TABLE {table} ADD COLUMN more INT",
         {},
     ),
@@ -36,7 +36,6 @@ TABLES = {
         {"readChangeFeed": "true"},
     ),
     "partitions": ("PARTITIONED BY (day)", DELETE_PARTITION, {"ignoreDeletes": "true"}),
-    "liquid-clustering": ("CLUSTER BY (id)", "OPTIMIZE {table}", {}),
     "in-commit-timestamps": (
         "TBLPROPERTIES ('delta.enableInCommitTimestamps' = 'true')",
         "ALTER TABLE {table} SET TBLPROPERTIES ('some.property' = 'here')",

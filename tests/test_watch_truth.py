@@ -56,9 +56,9 @@ CASES = {
         (APPEND, DELETE_ROW, "DELETE FROM {table} WHERE id = 11", DELETE_FILE), BOTH, 3, f"TBLPROPERTIES ({VECTORS})"
     ),
     "merge": Case((APPEND, INSERTING_MERGE, MERGE), BOTH, 1),
-    "column-mapping": Case(
-        (APPEND, "ALTER TABLE {table} ADD COLUMN more INT", "INSERT INTO {table} VALUES (7, 7, 7)"),
-        features="TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
+    "column-mapping-and-liquid-clustering": Case(
+        (APPEND, "ALTER TABLE {table} ADD COLUMN more INT", "INSERT INTO {table} VALUES (7, 7, 7)", "OPTIMIZE {table}"),
+        features="CLUSTER BY (id) TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
     ),
     "change-data-feed": Case(
         (APPEND, "UPDATE {table} SET day = 7 WHERE id = 12", DELETE_FILE, APPEND, DELETE_ROW),
@@ -66,11 +66,11 @@ CASES = {
         3,
         f"TBLPROPERTIES ({CHANGE_FEED})",
     ),
-    "partitions": Case((APPEND, DELETE_FILE, APPEND), BOTH, 1, "PARTITIONED BY (day)"),
-    "liquid-clustering": Case((APPEND, "OPTIMIZE {table}", APPEND), features="CLUSTER BY (id)"),
-    "v2-checkpoints": Case(
-        (APPEND, APPEND, APPEND),
-        features="TBLPROPERTIES ('delta.checkpointPolicy' = 'v2', 'delta.checkpointInterval' = '2')",
+    "partitions-and-v2-checkpoints": Case(
+        (APPEND, DELETE_FILE, APPEND),
+        BOTH,
+        1,
+        "PARTITIONED BY (day) TBLPROPERTIES ('delta.checkpointPolicy' = 'v2', 'delta.checkpointInterval' = '2')",
     ),
 }
 
