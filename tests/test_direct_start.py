@@ -22,6 +22,15 @@ from tests.workspace import Workspace
 import pytest
 from pyspark.errors import PySparkRuntimeError
 
+LOG_TO_STDOUT = """
+rootLogger.level = info
+rootLogger.appenderRef.stdout.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_OUT
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m%n
+"""
 INSPECT = """
 import json
 import os
@@ -57,7 +66,7 @@ def inspect(workspace: Workspace, **settings: str) -> Any:
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout)
     assert found["rows"] == 10
     assert found["by_python_worker"] == 6
     assert found["inherited"] == []
@@ -87,12 +96,18 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
 
 @pytest.mark.launcher
 @pytest.mark.slow
-def test_session_with_spark_defaults_and_driver_memory_keeps_them(workspace: Workspace) -> None:
+def test_session_with_class_path_and_configuration_of_others_keeps_them(workspace: Workspace) -> None:
+    """A notebook's submit arguments, a company's log4j and spark-defaults; logs must not come among the rows."""
+    (workspace.folder / "log4j2.properties").write_text(LOG_TO_STDOUT)
     (workspace.folder / "spark-defaults.conf").write_text(
-        "spark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
+        "spark.driver.extraClassPath /x.jar\nspark.driver.extraJavaOptions -Dcompany=yes\nspark.company.setting here\n"
     )
     found = inspect(
-        workspace, SPARK_CONF_DIR=str(workspace.folder), SPARK_DRIVER_MEMORY="1500m", SPARK_MASTER="local[1]"
+        workspace,
+        SPARK_CONF_DIR=str(workspace.folder),
+        SPARK_DRIVER_MEMORY="1500m",
+        SPARK_MASTER="local[1]",
+        PYSPARK_SUBMIT_ARGS="--driver-class-path /opt/jdbc/x.jar pyspark-shell",
     )
     assert not is_direct(found)
     assert found["megabytes"] > 1400

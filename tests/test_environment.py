@@ -16,15 +16,6 @@ from tests.workspace import WITHOUT_ROOT, SessionWorkspace, Workspace
 
 import pytest
 
-LOG_TO_STDOUT = """
-rootLogger.level = info
-rootLogger.appenderRef.stdout.ref = console
-appender.console.type = Console
-appender.console.name = console
-appender.console.target = SYSTEM_OUT
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d %p %m%n
-"""
 IN_A_LIVE_SESSION = """
 import os, subprocess, sys
 from pyspark import SparkConf, SparkContext
@@ -33,13 +24,6 @@ gateway = context._gateway.gateway_parameters
 inherited = {"PYSPARK_GATEWAY_PORT": str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token}
 sys.exit(subprocess.run([sys.executable, sys.argv[1]], env={**os.environ, **inherited}).returncode)
 """
-
-
-@pytest.fixture
-def conf_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "conf"
-    folder.mkdir()
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -54,13 +38,13 @@ def conf_dir(tmp_path: Path) -> Path:
     ],
 )
 def test_spark_master_in_configuration_is_parsed_as_spark_does(
-    defaults: str, submit_args: str, expected: str | None, conf_dir: Path, monkeypatch: pytest.MonkeyPatch
+    defaults: str, submit_args: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SPARK_MASTER", "MASTER", "SPARK_CONF_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", submit_args)
-    (conf_dir / "spark-defaults.conf").write_text(defaults)
-    assert spark_master(conf_dir) == expected
+    (tmp_path / "spark-defaults.conf").write_text(defaults)
+    assert spark_master(tmp_path) == expected
 
 
 def test_script_with_leftover_gateway_port_names_it(workspace: Workspace, closed_port: int) -> None:
@@ -84,19 +68,6 @@ def test_script_as_child_of_live_session_names_the_variable(workspace: Workspace
 def test_script_with_spark_connect_selected_names_the_variable(workspace: Workspace) -> None:
     message = workspace.fail("visits_reader.py", SPARK_REMOTE="sc://localhost:15002")
     assert message.endswith("unset SPARK_REMOTE.")
-
-
-@pytest.mark.launcher
-def test_script_with_class_path_and_configuration_of_others_succeeds(workspace: Workspace, conf_dir: Path) -> None:
-    """A notebook's submit arguments, a company's log4j and spark-defaults; logs must not come among the rows."""
-    (conf_dir / "log4j2.properties").write_text(LOG_TO_STDOUT)
-    (conf_dir / "spark-defaults.conf").write_text(
-        "# spark.master spark://master:7077\nspark.driver.extraClassPath /x.jar\n"
-    )
-    settings = {"SPARK_CONF_DIR": str(conf_dir), "JAVA_TOOL_OPTIONS": "-Dcompany=yes"}
-    settings["PYSPARK_SUBMIT_ARGS"] = "--driver-class-path /opt/jdbc/x.jar pyspark-shell"
-    out = workspace.succeed("create_table.py", **settings)
-    assert {line[:1] for line in out.splitlines()} == {"+", "|", ""}
 
 
 @pytest.mark.slow

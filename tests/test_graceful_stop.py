@@ -30,8 +30,7 @@ def keep_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake, number: signal.Signals) -> None:
+def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake) -> None:
     path = lake.create("orders")
     done: list[tuple[int, int]] = []
     stop, requested = GracefulStop(), Event()
@@ -42,7 +41,7 @@ def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake, number
 
     def work(rows: DataFrame, batch_id: int) -> None:
         if batch_id == 1:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)
             wait_for("the signal in the main thread", lambda: requested.is_set() or None, 30)
         done.append((batch_id, rows.count()))
 

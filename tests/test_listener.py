@@ -82,7 +82,6 @@ def test_listener_of_query_with_two_tables_pushes_the_version_of_each(lake: Lake
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(["orders"], id="one-table", marks=pytest.mark.slow),
         pytest.param(["orders", "orders"], id="self-union", marks=pytest.mark.slow),
         pytest.param(["orders", "refunds"], id="two-tables"),
     ],

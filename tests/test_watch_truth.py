@@ -51,7 +51,6 @@ class Case(NamedTuple):
 BOTH: tuple[Reads, ...] = ("appends", "rewrites")
 CASES = {
     "optimize": Case((APPEND, "OPTIMIZE {table}", APPEND)),
-    "delete": Case((APPEND, DELETE_ROW, DELETE_FILE), BOTH, 2),
     "delete-with-deletion-vectors": Case(
         (APPEND, DELETE_ROW, "DELETE FROM {table} WHERE id = 11", DELETE_FILE), BOTH, 3, f"TBLPROPERTIES ({VECTORS})"
     ),
