@@ -89,7 +89,7 @@ class Terminal:
         """Press Ctrl-C once the last line of `shown` is on standard error, and return what the block printed."""
         last = shown.splitlines()[-1]
         try:
-            wait_for(last, lambda: last in self.errors() or None, 60)
+            wait_for(last, lambda: last in self.errors() or None, LIMIT)
             os.killpg(self.shell.pid, signal.SIGINT)
         except LagDetectorError:
             self.kill()
