@@ -91,6 +91,7 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
     same = {"spark.master": "local[*]", **local_settings(short_run=True)}
     assert {name: found["conf"][name] for name in same} == same
     assert {name: launched["conf"][name] for name in same} == same
+    assert found["conf"]["spark.sql.extensions"] == launched["conf"]["spark.sql.extensions"]
     assert found["megabytes"] == launched["megabytes"]
 
 
