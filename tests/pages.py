@@ -90,9 +90,10 @@ class Terminal:
         last = shown.splitlines()[-1]
         try:
             wait_for(last, lambda: last in self.errors() or None, LIMIT)
-            os.killpg(self.shell.pid, signal.SIGINT)
         except LagDetectorError:
             self.kill()
+            raise
+        os.killpg(self.shell.pid, signal.SIGINT)
         return self.end()
 
     def kill(self) -> None:

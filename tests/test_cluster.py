@@ -210,8 +210,7 @@ def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigt
     assert sum(line.startswith("|visit ") for line in printed) == 9
 
 
-def test_reader_and_consumer_under_spark_submit_print_the_same(cluster: Cluster) -> None:
-    assert cluster.submit("visits_reader.py", *KEPT_JARS) == VISITS
+def test_consumer_under_spark_submit_prints_the_same(cluster: Cluster) -> None:
     printed = cluster.submit("visits_consumer.py", *KEPT_JARS)
     assert printed == VISITS + pushed(cluster.workspace, READER_VERSION, 3)
     assert truth.gauges(cluster.workspace.stack.pushgateway) == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
@@ -247,7 +246,7 @@ def apps(cluster: Cluster) -> list[App]:
 
 def test_apps_on_cluster_ran_on_the_workers(cluster: Cluster, apps: list[App]) -> None:
     side_by_side = ["long_running_consumer", "visits_creator_job"]
-    assert [app.name for app in apps] == ["create_table", *side_by_side, "visits_reader", "visits_consumer"]
+    assert [app.name for app in apps] == ["create_table", *side_by_side, "visits_consumer"]
     assert [len(app.ran_on) for app in apps if app.name in side_by_side] == [1, 1]
     assert [app.name for app in apps if not app.ran_on] == []
     assert set().union(*(app.ran_on for app in apps if app.name not in side_by_side)) == cluster.workers
@@ -262,7 +261,7 @@ def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps:
         options = " ".join(value for name, value in app.settings.items() if name.endswith("JavaOptions"))
         assert [option for option in java if option in options] == [], app.name
     executors = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
-    assert len(executors) >= 8  # one for each of the two side by side, two for each of the others
+    assert len(executors) >= 6  # one for each of the two side by side, two for each of the others
     assert [line for line in executors if not line.startswith("Spark Executor Command: ")] == []
     assert [option for option in java for line in executors if option in line] == []
 
