@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # Python compiles what it imports anyway. To compile 1,500 modules first takes longer.
 INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
 STEP := $(PYTHON) -m tutorial.elapsed
-# Files in the order of their names: by the number of their tests, the longest ones would come last and run alone.
+# Files in the order of tests/conftest.py: by the number of their tests, the longest ones would come last and run alone.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= $(shell date +%s)
 

