@@ -90,9 +90,9 @@ class Terminal:
         last = shown.splitlines()[-1]
         try:
             wait_for(last, lambda: last in self.errors() or None, LIMIT)
-        except LagDetectorError:
+        except LagDetectorError as error:
             self.kill()
-            raise
+            raise LagDetectorError(f"{error}; the block {self.block!r} printed: {self.errors()}") from error
         os.killpg(self.shell.pid, signal.SIGINT)
         return self.end()
 
