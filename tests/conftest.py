@@ -100,10 +100,16 @@ def session_workspace(stack: Stack, tmp_path: Path, spark: SparkSession) -> Sess
     return SessionWorkspace(Workspace(tmp_path, stack), spark)
 
 
+@pytest.fixture(scope="session")
+def ready_made_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tables that lakes copy."""
+    return tmp_path_factory.mktemp("ready-made")
+
+
 @pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+def lake(spark: SparkSession, tmp_path: Path, ready_made_tables: Path) -> Lake:
     """A folder with tables of any kind."""
-    return Lake(spark, tmp_path)
+    return Lake(spark, tmp_path, ready_made_tables)
 
 
 @pytest.fixture(scope="session")
