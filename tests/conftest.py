@@ -65,9 +65,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def class_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of the classes that the session loads, and from where."""
+    return tmp_path_factory.mktemp("classes") / "classes.log"
+
+
+@pytest.fixture(scope="session")
+def spark(class_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for the tests with many cases. Each script starts its own."""
-    with delta_session("tests", str(tmp_path_factory.mktemp("spark"))) as session:
+    folder = tmp_path_factory.mktemp("spark")
+    with delta_session("tests", str(folder), java_options=[f"-Xlog:class+load:file={class_log}"]) as session:
         # VACUUM lists the table's files in as many tasks. The default of 10,000 takes 22 s for a few files.
         session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", "2")
         yield session

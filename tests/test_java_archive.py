@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tutorial.jars import JARS
 from tutorial.java import find_java
@@ -126,10 +127,10 @@ def test_archive_that_does_not_fit_is_not_used(copy: Copy, add: Callable[[Copy],
     assert ARCHIVED not in log.read_text()
 
 
-def test_archive_of_make_setup_is_used(workspace: Workspace) -> None:
-    log = workspace.folder / "classes.log"
-    workspace.succeed("create_table.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}")
-    assert log.read_text().count(ARCHIVED) > USED
+@pytest.mark.usefixtures("warehouses")
+def test_archive_of_make_setup_is_used(class_log: Path) -> None:
+    """By the shared session, which starts as that of a script, and has taken the tutorial's steps."""
+    assert class_log.read_text().count(ARCHIVED) > USED
 
 
 @pytest.mark.slow
