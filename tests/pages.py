@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from itertools import chain
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
@@ -102,10 +103,10 @@ class Terminal:
             self.shell.wait(10)
 
 
-def outputs(folder: Path) -> Iterator[Shown]:
-    """Run the commands of all pages in a copy of the repository, and yield each output.
+def outputs(folder: Path) -> Generator[list[Shown], None, None]:
+    """Run the commands of a page in a copy of the repository, and yield its outputs, page by page.
 
-    The README's come first, and each other page continues where the README ends.
+    The README comes first, and each other page continues where the README ends.
 
     Args:
         folder: the folder for the copy and for the Pushgateway's file.
@@ -116,11 +117,11 @@ def outputs(folder: Path) -> Iterator[Shown]:
         (copy / made_by_setup).symlink_to(ROOT / made_by_setup)
     warehouse, after_readme = copy / "warehouse", folder / "after the README"
     with pushgateway(folder) as address:
-        yield from _outputs_of_page(README, copy, address)
+        yield list(_outputs_of_page(README, copy, address))
         warehouse.rename(after_readme)
         for page in PAGES[1:]:
             shutil.copytree(after_readme, warehouse)
-            yield from _outputs_of_page(page, copy, address)
+            yield list(_outputs_of_page(page, copy, address))
             shutil.rmtree(warehouse)
 
 
@@ -173,7 +174,7 @@ def excerpts() -> Iterator[Shown]:
 def main() -> None:
     """Write what the commands print, and the code's excerpts, into the pages."""
     with tempfile.TemporaryDirectory() as folder:
-        found = [*outputs(Path(folder)), *excerpts()]
+        found = [*chain.from_iterable(outputs(Path(folder))), *excerpts()]
     for page in PAGES:
         text = page.read_text()
         for block in sorted((b for b in found if b.page == page), key=lambda b: b.place.start, reverse=True):

