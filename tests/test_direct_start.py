@@ -45,6 +45,7 @@ with delta_session("inspect", sys.argv[1]) as spark:
         "java": open(f"/proc/{java.pid}/cmdline").read().split("\\0"),
         "megabytes": spark._jvm.Runtime.getRuntime().maxMemory() // 2**20,
         "property": spark._jvm.System.getProperty("company"),
+        "class_path": spark._jvm.System.getProperty("java.class.path").split(":"),
         "conf": dict(spark.sparkContext.getConf().getAll()),
         "inherited": [name for name in os.environ if name.startswith("PYSPARK_GATEWAY")],
         "by_python_worker": spark.sparkContext.parallelize([1, 2]).map(lambda number: 2 * number).sum(),
@@ -88,9 +89,9 @@ def test_session_without_settings_starts_java_directly_as_the_launcher_would(wor
     ours, theirs = (set(each["java"]) for each in (found, launched))
     only_theirs = {option for option in theirs - ours if option.startswith("-") and not option.startswith("--conf")}
     assert only_theirs == {"--add-modules=jdk.incubator.vector", "-Dderby.connection.requireAuthentication=false"}
-    same = {"spark.master": "local[*]", **local_settings(short_run=True)}
-    assert {name: found["conf"][name] for name in same} == same
-    assert {name: launched["conf"][name] for name in same} == same
+    expected = {"spark.master": "local[*]", **local_settings(short_run=True)}
+    assert {name: found["conf"][name] for name in expected} == expected
+    assert {name: launched["conf"][name] for name in expected} == expected
     assert found["conf"]["spark.sql.extensions"] == launched["conf"]["spark.sql.extensions"]
     assert found["megabytes"] == launched["megabytes"]
 
@@ -113,8 +114,9 @@ def test_session_with_class_path_and_configuration_of_others_keeps_them(workspac
     assert not is_direct(found)
     assert found["megabytes"] > 1400
     assert found["property"] == "yes"
-    same = {"spark.company.setting": "here", "spark.master": "local[1]", **local_settings(short_run=True)}
-    assert {name: found["conf"][name] for name in same} == same
+    assert "/opt/jdbc/x.jar" in found["class_path"]
+    expected = {"spark.company.setting": "here", "spark.master": "local[1]", **local_settings(short_run=True)}
+    assert {name: found["conf"][name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
