@@ -52,8 +52,8 @@ demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=r
 test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (8 minutes)
 	@$(PYTEST) -m "not slow"
 
-test-all: test ## make test, then what repeats it at length: a cluster, random kills, long histories (20 minutes)
-	@$(PYTEST) -m slow
+test-all: .venv/dev ## make test, and what repeats it at length: a cluster, random kills, long histories (20 minutes)
+	@$(PYTEST)
 
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
 	@$(PY) -m pytest tests/live_docker.py

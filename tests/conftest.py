@@ -20,10 +20,10 @@ from pyspark.sql import SparkSession
 
 # These run first, so that the last files are short: a long one would run alone, with the other worker idle.
 LONG_FILES = (
-    *("test_pages.py", "test_cluster.py", "test_demo.py", "test_error_messages.py", "test_watch_truth.py"),
-    *("test_concurrent_scripts.py", "test_java_archive.py", "test_without_java.py", "test_listener.py"),
-    *("test_tutorial.py", "test_script_errors.py", "test_random_histories.py", "test_long_running_consumer.py"),
-    *("test_kills.py", "test_direct_start.py", "test_watch_histories.py", "test_table_features.py"),
+    *("test_error_messages.py", "test_watch_truth.py", "test_cluster.py", "test_demo.py", "test_pages.py"),
+    *("test_script_errors.py", "test_java_archive.py", "test_kills.py", "test_without_java.py", "test_tutorial.py"),
+    *("test_concurrent_scripts.py", "test_table_features.py", "test_long_running_consumer.py", "test_environment.py"),
+    *("test_direct_start.py", "test_listener.py", "test_random_histories.py", "test_watch_histories.py"),
 )
 
 
