@@ -49,7 +49,7 @@ down: ## stop them; docker compose down -v deletes their data too
 demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: 7; STACK=docker or local chooses)
 	@TIMING=$(TIMING) STACK=$(STACK) $(PY) -m demo
 
-test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (6 to 8 minutes)
+test: .venv/dev ## run the steps as you would, and every kind of fault, on a real Pushgateway and Prometheus (5 to 8 minutes)
 	@$(PYTEST) -m "not slow"
 
 test-all: .venv/dev ## make test, and what repeats it at length: a cluster, random kills, long histories (13 to 20 minutes)
