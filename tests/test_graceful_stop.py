@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from threading import Event, Timer
+from typing import Any
 
 from tutorial.script import on_stop_signal
 
@@ -30,9 +31,10 @@ def keep_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake) -> None:
+def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lake.create("orders")
     done: list[tuple[int, int]] = []
+    looks: list[float] = []
     stop, requested = GracefulStop(), Event()
 
     def request() -> None:
@@ -43,10 +45,19 @@ def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake) -> Non
         if batch_id == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             wait_for("the signal in the main thread", lambda: requested.is_set() or None, 30)
+            before = len(looks)
+            wait_for("another look at the query, which must let it run", lambda: looks[before:] or None, 10)
         done.append((batch_id, rows.count()))
 
     slow = read_stream(lake, path, maxFilesPerTrigger="1")
     with running_query(lake, slow, stop.between_batches(work)) as query:
+        await_termination = query.awaitTermination
+
+        def look(seconds: Any) -> Any:
+            looks.append(seconds)
+            return await_termination(seconds)
+
+        monkeypatch.setattr(query, "awaitTermination", look)
         with on_stop_signal(lambda *_: request()):
             stop.await_termination(query)
         assert not query.isActive
