@@ -9,6 +9,7 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
+from tutorial import visits
 from tutorial.error_messages import error_message, known_message
 from tutorial.visits import TABLE, delete_table, register_table
 
@@ -351,3 +352,29 @@ def test_create_after_interrupted_deletion_completes_it(steps: Steps) -> None:
     steps.create()
     steps.write()
     assert steps.consume() == 3
+
+
+def test_create_deletes_the_log_last(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before, it must leave what is still recognized as a table."""
+    left: list[set[str]] = []
+
+    class Files:
+        def __init__(self, files: Any) -> None:
+            self.files = files
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.files, name)
+
+        def delete(self, path: Any, recursive: bool) -> bool:
+            left.append({file.name for file in steps.disk.log.parent.iterdir()})
+            return bool(self.files.delete(path, recursive))
+
+    class ObservedPath(visits._Path):
+        def __init__(self, spark: SparkSession, location: str) -> None:
+            super().__init__(spark, location)
+            self.files = Files(self.files)
+
+    monkeypatch.setattr(visits, "_Path", ObservedPath)
+    steps.create()
+    assert len(left[0]) > 3
+    assert left[-1] == {"_delta_log"}
