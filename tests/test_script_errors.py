@@ -204,10 +204,11 @@ def test_script_with_old_java_names_supported_versions(workspace: Workspace) -> 
 
 
 def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses, closed_port: int
 ) -> None:
     workspace.copy(warehouses.empty)
-    process = workspace.start("visits_consumer.py")
+    # It retries to push for 15 seconds, so that it has not ended before this test gets to press Ctrl-C.
+    process = workspace.start("visits_consumer.py", PUSHGATEWAY_URL=f"http://127.0.0.1:{closed_port}")
     try:
         assert process.stderr is not None
         assert any("Streaming" in line for line in process.stderr)
