@@ -25,7 +25,7 @@ def is_closed(address: str) -> bool:
 
 def addresses(output: str) -> tuple[str, ...]:
     """Return Prometheus' and the Pushgateway's. They are in the second line if Docker could not run them."""
-    found = re.search(r"^Prometheus (\S+), Pushgateway (\S+) ", output, re.MULTILINE)
+    found = re.search(r"^Prometheus (http://[\d.]+:\d+), Pushgateway (http://[\d.]+:\d+) ", output, re.MULTILINE)
     assert found, output
     return found.groups()
 
