@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from prometheus_client import CollectorRegistry, Gauge, delete_from_gateway, push_to_gateway
 
@@ -26,6 +26,9 @@ ATTEMPT_TIMEOUT = 5.0
 TIME_LIMIT = 30.0
 
 MAX_BODY = 500  # bytes of an error's body that are read
+MAX_PUSHES = 10
+
+CONSUMER = r"[a-z][a-z0-9_]{0,39}"  # a consumer's name
 
 Version = tuple[int, float | None]
 T = TypeVar("T")
@@ -51,13 +54,14 @@ class Pushgateway:
             valid = False
         if not valid:
             raise LagDetectorError("the URL is not of the form http://host:port or https://user:password@host:port")
-        self.address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self.address = _without_login(url).rstrip("/")
         self._headers = {}
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
         # A proxy would look for a loopback address on its own machine.
-        self._opener = build_opener(ProxyHandler({})) if _is_loopback(parts.hostname or "") else build_opener()
+        proxy = ProxyHandler({}) if _is_loopback(parts.hostname or "") else ProxyHandler()
+        self._opener = build_opener(proxy, _NoRedirect())
 
     def __str__(self) -> str:
         return self.address
@@ -88,11 +92,14 @@ class Pushgateway:
         self._attempt(
             lambda timeout: push_to_gateway(self.address, group, registry, timeout=timeout, handler=self._handler),
             f"{group} {version} was not delivered, and what the table holds is unaffected",
-            RETRY_DELAYS if retry else (),
+            retry,
         )
 
     def push_latest(self, metric: str, latest: Callable[[], Version]) -> int:
         """Push the latest version, and again if it has changed in the meantime, as it does with several writers.
+
+        At most 10 times. If the version still changes then, the gauge may be behind the table, by what was committed
+        during one push and one call of `latest`, until the next push of any writer.
 
         Args:
             metric: the gauge's name.
@@ -105,26 +112,31 @@ class Pushgateway:
             PushgatewayError: as `push`.
         """
         current = latest()
-        while True:
+        for _ in range(MAX_PUSHES):
             self.push(metric, *current)
             pushed, current = current, latest()
             if current == pushed:
-                return current[0]
+                break
+        return pushed[0]
 
-    def delete_metric(self, metric: str) -> None:
+    def delete_metric(self, metric: str, retry: bool = True) -> None:
         """Delete the groups of all consumers of a metric. Without this, the Pushgateway never removes them.
+
+        Args:
+            metric: the gauge's name.
+            retry: as for `push`.
 
         Raises:
             PushgatewayError: the gateway did not do it.
             LagDetectorError: another group has the metric too. With two of them a query is ambiguous, and if their
                 types differ, the gateway rejects every push.
         """
-        groups = self._groups(metric)
-        for labels, _ in groups:
-            if _is_group_of(metric, labels):
-                self.delete_group(labels["job"])
+        groups = self._groups(metric, retry)
         for labels, names in groups:
-            if names & {metric, f"{metric}_timestamp_seconds"} and not _is_group_of(metric, labels):
+            if _is_group_of(metric, labels, names):
+                self.delete_group(labels["job"], retry)
+        for labels, names in groups:
+            if names & {metric, f"{metric}_timestamp_seconds"} and not _is_group_of(metric, labels, names):
                 job_first = sorted(labels, key=lambda name: name != "job")
                 path = "/".join(quote(f"{name}/{labels[name]}") for name in job_first)
                 raise LagDetectorError(
@@ -132,11 +144,12 @@ class Pushgateway:
                     f"group with curl -X DELETE {self}/metrics/{path}"
                 )
 
-    def delete_group(self, group: str) -> None:
+    def delete_group(self, group: str, retry: bool = True) -> None:
         """Delete one group, whether it is there or not.
 
         Args:
             group: its name, see `group_name`.
+            retry: as for `push`.
 
         Raises:
             PushgatewayError: the gateway did not do it.
@@ -144,7 +157,7 @@ class Pushgateway:
         self._attempt(
             lambda timeout: delete_from_gateway(self.address, group, timeout=timeout, handler=self._handler),
             f"{group} was not deleted",
-            RETRY_DELAYS,
+            retry,
         )
 
     def group_names(self, metric: str) -> list[str]:
@@ -153,9 +166,9 @@ class Pushgateway:
         Raises:
             PushgatewayError: the gateway did not answer.
         """
-        return [labels["job"] for labels, _ in self._groups(metric) if _is_group_of(metric, labels)]
+        return [labels["job"] for labels, names in self._groups(metric) if _is_group_of(metric, labels, names)]
 
-    def _groups(self, metric: str) -> list[tuple[dict[str, str], set[str]]]:
+    def _groups(self, metric: str, retry: bool = True) -> list[tuple[dict[str, str], set[str]]]:
         """Return all groups: their labels, and the names of their metrics."""
         request = Request(f"{self.address}/api/v1/metrics", headers=self._headers)
 
@@ -167,7 +180,7 @@ class Pushgateway:
                 raise ValueError("its JSON is not that of a Pushgateway") from error
 
         consequence = f"the groups of {metric} could not be listed, and none was deleted"
-        return self._attempt(ask, consequence, RETRY_DELAYS)
+        return self._attempt(ask, consequence, retry)
 
     def _handler(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
@@ -187,16 +200,16 @@ class Pushgateway:
             reason = ": ".join(filter(None, (error.reason, body)))
             raise HTTPError(error.url, error.code, reason, error.headers, None) from error
 
-    def _attempt(self, request: Callable[[float], T], consequence: str, delays: tuple[float, ...]) -> T:
+    def _attempt(self, request: Callable[[float], T], consequence: str, retry: bool) -> T:
         """Make a request until it succeeds, the gateway rejects it for good (4xx), or the time is over.
 
         Args:
             request: takes a timeout in seconds.
             consequence: what it means that the request failed.
-            delays: seconds to wait before each retry.
+            retry: whether to make more than one attempt.
         """
         end = time.monotonic() + TIME_LIMIT
-        for delay in (*delays, None):
+        for delay in (*(RETRY_DELAYS if retry else ()), None):
             timeout = min(ATTEMPT_TIMEOUT, max(end - time.monotonic(), 0.1))
             try:
                 return _within(timeout, request)
@@ -219,7 +232,7 @@ def group_name(metric: str, consumer: str = "") -> str:
     Raises:
         LagDetectorError: the consumer's name is invalid.
     """
-    if not re.fullmatch(r"([a-z][a-z0-9_]{0,39})?", consumer):
+    if consumer and not re.fullmatch(CONSUMER, consumer):
         raise LagDetectorError(
             f"{consumer!r} is not a valid name of a consumer; use 1 to 40 lower-case letters, digits and _, starting "
             "with a letter, such as fraud or search_2"
@@ -227,9 +240,22 @@ def group_name(metric: str, consumer: str = "") -> str:
     return f"{metric}_{consumer}" if consumer else metric
 
 
-def _is_group_of(metric: str, labels: dict[str, str]) -> bool:
-    """Return whether a group is one that `group_name` names, for any consumer."""
-    return labels.keys() == {"job"} and f"{labels['job']}_".startswith(f"{metric}_")
+def _is_group_of(metric: str, labels: dict[str, str], names: set[str]) -> bool:
+    """Return whether a group has the name that `group_name` gives it, for any consumer, and only what `push` pushes."""
+    added_by_gateway = {"push_time_seconds", "push_failure_time_seconds", "last_push_successful"}
+    is_named = labels.keys() == {"job"} and re.fullmatch(f"{metric}(_{CONSUMER})?", labels["job"])
+    return bool(is_named) and names <= {metric, f"{metric}_timestamp_seconds", *added_by_gateway}
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follow no redirect: the next address would get the password, and what is pushed gets lost."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Leave the answer to the handler of errors."""
+
+
+def _without_login(url: str) -> str:
+    return re.sub("(?<=//)[^/?#]*@", "", url)
 
 
 def _is_loopback(host: str) -> bool:
@@ -260,6 +286,8 @@ def _within(seconds: float, request: Callable[[float], T]) -> T:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError) and (location := error.headers.get("Location")):
+        return f"redirects to {_without_login(location)}, which is not followed, so give the address that answers itself"
     if isinstance(error, HTTPError):
         return f"answered {error.code} {error.reason}".rstrip()
     cause = getattr(error, "reason", error)

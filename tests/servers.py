@@ -10,13 +10,13 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @contextmanager
 def serve(answer: Answer) -> Iterator[str]:
-    """Answer every PUT and GET this way, and yield the host and port."""
+    """Answer every request this way, and yield the host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             answer(self)
 
-        do_GET = do_PUT
+        do_GET = do_DELETE = do_PUT
 
         def log_message(self, format: str, *args: object) -> None:
             pass

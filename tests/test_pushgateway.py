@@ -56,7 +56,7 @@ def push(monkeypatch: pytest.MonkeyPatch) -> Push:
 
 def read_body(request: BaseHTTPRequestHandler) -> str:
     """Read what was pushed. Closed before that, the connection may be reset and the answer lost."""
-    return request.rfile.read(int(request.headers["Content-Length"])).decode()
+    return request.rfile.read(int(request.headers["Content-Length"] or 0)).decode()
 
 
 @contextmanager
@@ -91,6 +91,16 @@ def test_delete_metric_twice_leaves_no_gauge(tmp_path: Path, push: Push) -> None
             settings.pushgateway().delete_metric(METRIC)
             assert truth.gauges(address) == {}
         settings.pushgateway().delete_group(METRIC)
+
+
+@pytest.mark.parametrize("job", [f"{METRIC}_history", f"{METRIC}s", f"{METRIC}_History"])
+def test_delete_metric_keeps_the_groups_of_others(job: str, tmp_path: Path, push: Push) -> None:
+    with pushgateway(tmp_path) as address:
+        urlopen(Request(f"{address}/metrics/job/{job}", b"rows 3\n", method="PUT"), timeout=10).close()
+        push(address, 3)
+        settings.pushgateway().delete_metric(METRIC)
+        assert [series["job"] for series, _ in truth.samples(address) if series["__name__"] == "rows"] == [job]
+        assert truth.gauges(address) == {}
 
 
 @pytest.mark.parametrize(
@@ -185,18 +195,27 @@ def test_push_to_closed_port_is_not_rejected(push: Push, closed_port: int) -> No
     assert not raised.value.rejected
 
 
-def test_push_that_is_redirected_does_not_follow(push: Push) -> None:
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [("push", 302), ("push", 307), ("group_names", 301), ("group_names", 308), ("delete_metric", 302)]
+    + [("delete_group", 303)],
+)
+def test_request_that_is_redirected_names_the_target_and_sends_it_nothing(ask: str, code: int) -> None:
     with serve_codes() as (elsewhere, requests):
 
         def answer(request: BaseHTTPRequestHandler) -> None:
             read_body(request)
-            request.send_response(307)
-            request.send_header("Location", f"http://{elsewhere}{request.path}")
+            request.send_response(code)
+            request.send_header("Location", f"http://other:secret@{elsewhere}{request.path}")
             request.end_headers()
 
-        with serve(answer) as address, pytest.raises(LagDetectorError, match="answered 307"):
-            push(f"http://me:secret@{address}", 3)
-        assert requests == []
+        with serve(answer) as address, pytest.raises(PushgatewayError) as raised:
+            gateway = Pushgateway(f"http://me:secret@{address}")
+            getattr(gateway, ask)(METRIC, *([3] if ask == "push" else []))
+    assert requests == []
+    assert raised.value.rejected
+    assert f"http://{address} redirects to http://{elsewhere}/" in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 def has_ipv6_loopback() -> bool:
@@ -358,6 +377,7 @@ def test_group_names_when_answer_is_of_another_program_raises(content: str, reas
     [
         pytest.param([(3, 1.5), (3, 1.5)], [3], id="unchanged"),
         pytest.param([(3, 1.5), (4, 2.5), (6, 3.5), (6, 3.5)], [3, 4, 6], id="changed-twice"),
+        pytest.param([(version, None) for version in range(11)], list(range(10)), id="always-changed"),
     ],
 )
 def test_push_latest_when_version_changes_meanwhile_pushes_again(
