@@ -89,8 +89,8 @@ pictures: .venv/dev ## retake the README's pictures from a real run (about 9 min
 readme: .venv/dev ## run the commands of README and docs, write their output and the code's excerpts (about 3 minutes)
 	@$(PY) -m tests.pages
 
-reset: ## delete the table and the checkpoints, in warehouse/ or VISITS_WAREHOUSE
-	@$(PYTHON) -m tutorial.reset
+reset: .venv/ready ## delete the table, the checkpoints and the gauges, in warehouse/ or VISITS_WAREHOUSE
+	@$(PY) -m tutorial.reset
 
 clean: ## delete all that is not in git
 	rm -rf .venv .cache warehouse .hypothesis .mypy_cache .pytest_cache .ruff_cache

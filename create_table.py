@@ -1,12 +1,13 @@
 """Create the empty Delta table default.visits, and print its features and properties.
 
-Run it again to start the tutorial over: it deletes the old rows, checkpoints and gauges.
+Run it again to start the tutorial over: it deletes the old table, its consumers' checkpoints and the gauges.
 """
 
+from tutorial.reset import start_over
 from tutorial.script import progress, run
 from tutorial.session import delta_session
 from tutorial.settings import pushgateway, table_location
-from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION, delete_table
+from tutorial.visits import TABLE
 
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
@@ -23,11 +24,10 @@ def create_visits(spark: SparkSession) -> None:
 
 
 def main() -> None:
-    for metric in (WRITER_VERSION, READER_VERSION):
-        pushgateway().delete_metric(metric)  # before the table: a gauge must not outlive it
+    gateway = pushgateway()
     with delta_session("create_table") as spark:
         progress(f"Creating {TABLE} in {table_location()} …")
-        delete_table(spark)
+        start_over(spark, gateway)
         create_visits(spark)
         DeltaTable.forName(spark, TABLE).detail().select("name", "tableFeatures").show(truncate=False)
         spark.sql(f"SHOW TBLPROPERTIES {TABLE}").show(truncate=False)

@@ -24,7 +24,7 @@ def append_visits(spark: SparkSession) -> None:
 def main() -> None:
     gateway = pushgateway()
     with delta_session("visits_creator_job") as spark:
-        register_table(spark)
+        register_table(spark, to_write=True)
         progress(f"Appending three commits to {TABLE} …")
         append_visits(spark)
         version = gateway.push_latest(WRITER_VERSION, lambda: last_commit(spark, TABLE))

@@ -287,7 +287,9 @@ def _within(seconds: float, request: Callable[[float], T]) -> T:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError) and (location := error.headers.get("Location")):
-        return f"redirects to {_without_login(location)}, which is not followed, so give the address that answers itself"
+        return (
+            f"redirects to {_without_login(location)}, which is not followed, so give the address that answers itself"
+        )
     if isinstance(error, HTTPError):
         return f"answered {error.code} {error.reason}".rstrip()
     cause = getattr(error, "reason", error)

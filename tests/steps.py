@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from tutorial.visits import TABLE, delete_table, register_table
+from tutorial.reset import start_over
+from tutorial.visits import TABLE, register_table
 
 import create_table
 import visits_consumer
 import visits_creator_job
+from lag_detector import Pushgateway
 from tests.truth import Disk
 
 from pyspark.sql import SparkSession
@@ -34,6 +36,16 @@ def clear_session(spark: SparkSession) -> None:
     spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # only from the catalog
 
 
+class NoGateway(Pushgateway):
+    """A gateway without gauges."""
+
+    def __init__(self) -> None:
+        super().__init__("http://no-gateway")
+
+    def delete_metric(self, metric: str, retry: bool = True) -> None:
+        """Do nothing."""
+
+
 class Steps:
     """What the scripts do, with the settings of the environment."""
 
@@ -49,7 +61,7 @@ class Steps:
     def create(self) -> None:
         """Do what create_table.py does, except for the gauges."""
         clear_session(self.spark)
-        delete_table(self.spark)
+        start_over(self.spark, NoGateway())
         create_table.create_visits(self.spark)
 
     def write(self) -> None:

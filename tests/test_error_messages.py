@@ -9,12 +9,12 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
-from tutorial import visits
 from tutorial.error_messages import error_message, known_message
-from tutorial.visits import TABLE, delete_table, register_table
+from tutorial.reset import start_over
+from tutorial.visits import TABLE, register_table
 
 import visits_consumer
-from tests.steps import Steps, Warehouses, clear_session
+from tests.steps import NoGateway, Steps, Warehouses, clear_session
 
 import pytest
 from pyspark.errors import StreamingQueryException
@@ -313,7 +313,7 @@ def test_steps_when_file_system_is_missing_name_it(
     warehouse: str, expected: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISITS_WAREHOUSE", warehouse)
-    for step in (register_table, delete_table):
+    for step in (register_table, lambda spark: start_over(spark, NoGateway())):
         assert expected in message_of(lambda step=step: step(spark))  # type: ignore[misc]
 
 
@@ -344,37 +344,3 @@ def test_steps_with_any_form_of_warehouse_succeed(
 def test_fetch_through_proxy_with_own_certificate_names_the_trust_store() -> None:
     log = "Server access error at url https://example.org/x.pom (SSLHandshakeException: PKIX path building failed)"
     assert "JAVA_TOOL_OPTIONS" in str(known_message(f"{log}\nunresolved dependency: io.delta#delta-spark;4.4.0"))
-
-
-def test_create_after_interrupted_deletion_completes_it(steps: Steps) -> None:
-    for file in (*steps.disk.data(), steps.disk.commit(0)):
-        file.unlink()
-    steps.create()
-    steps.write()
-    assert steps.consume() == 3
-
-
-def test_create_deletes_the_log_last(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted before, it must leave what is still recognized as a table."""
-    left: list[set[str]] = []
-
-    class Files:
-        def __init__(self, files: Any) -> None:
-            self.files = files
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.files, name)
-
-        def delete(self, path: Any, recursive: bool) -> bool:
-            left.append({file.name for file in steps.disk.log.parent.iterdir()})
-            return bool(self.files.delete(path, recursive))
-
-    class ObservedPath(visits._Path):
-        def __init__(self, spark: SparkSession, location: str) -> None:
-            super().__init__(spark, location)
-            self.files = Files(self.files)
-
-    monkeypatch.setattr(visits, "_Path", ObservedPath)
-    steps.create()
-    assert len(left[0]) > 3
-    assert left[-1] == {"_delta_log"}

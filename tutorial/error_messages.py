@@ -14,6 +14,10 @@ READ_ONLY = (
     "the warehouse cannot be written by this user; set VISITS_WAREHOUSE to a folder that you can write to, or change "
     "the permissions"
 )
+ANOTHER_FOLDER = "it was left alone; set VISITS_WAREHOUSE to another folder, or move it away if it is yours"
+ANOTHER_TABLE = (
+    "{table} holds another table than the tutorial's, or its log does not show its columns; " + ANOTHER_FOLDER
+)
 SPARK_ENDED = "Spark's own process ended unexpectedly (killed, or out of memory); run the script again to continue"
 READ_AGAIN = "set it aside with {set_aside} and run the consumer again, which then reads the table from the beginning"
 LOG_DAMAGED = (
@@ -68,6 +72,7 @@ CAUSES = {
     r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file| at \d+ exp:)": (
         "the table's data file {file} is missing or damaged in {table}; restore it from a copy, or " + START_OVER
     ),
+    r"\[UNRESOLVED_COLUMN.*?`visit_id` cannot be resolved": ANOTHER_TABLE,
     r"FOREACH_BATCH_USER_FUNCTION_ERROR.*?Traceback.*?\n(?P<cause>[A-Za-z_][^\n]*)": (
         "the function that processes a batch failed ({cause}); the batch counts as unread, so fix the function and run "
         f"the script again (with {DEBUG}=1 to see where)"
@@ -145,6 +150,11 @@ def known_message(text: str) -> str | None:
     if re.search(LOG_CODE, text):
         return _fill(LOG_DAMAGED)
     return _fill(CHECKPOINT_UNCLEAR, cause=_cause(text)) if re.search(CHECKPOINT_CODE, text) else None
+
+
+def another_table() -> str:
+    """Return the sentence for a table that is not, or may not be, the tutorial's."""
+    return _fill(ANOTHER_TABLE)
 
 
 def _without_frames(text: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEBUG = "LAG_DETECTOR_DEBUG"
+CHECKPOINT = "visits_consumer"
 
 
 def debug() -> bool:
@@ -58,7 +59,7 @@ def checkpoint_location(consumer: str | None = None) -> str:
     """
     from lag_detector.pushgateway import group_name
 
-    name = group_name("visits_consumer", consumer_name() if consumer is None else consumer)
+    name = group_name(CHECKPOINT, consumer_name() if consumer is None else consumer)
     return f"{checkpoints_location()}/{name}"
 
 
