@@ -10,7 +10,8 @@ java_archive    the archive from which Java starts faster: AppCDS or an AOT cach
 jars            fetching Delta's jars once
 fast_start      what makes a script that runs for seconds start fast
 prepare         python -m tutorial.prepare: fetch the jars, make the archive
-reset           python -m tutorial.reset: delete the table and the checkpoints
+files           a path in the warehouse, on any file system
+reset           python -m tutorial.reset: delete the table, the checkpoints and the gauges, and nothing of others
 script          how a script ends
 checkpoint      whether a consumer's checkpoint can be used
 error_messages  what Spark, Delta and Java say, as one sentence
