@@ -17,15 +17,13 @@ help: ## list these commands
 setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
 	@$(PY) -m tutorial.prepare
 
-.venv/ready: requirements.txt requirements-watch.txt
+.venv/ready: requirements.txt requirements-watch.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@# PySpark has no wheel: pip builds one. Its jars are compressed already, and to try it again takes 12 seconds.
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
 	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(STEP) \
 		"Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB)" \
-		$(INSTALL) -r requirements.txt -r requirements-watch.txt
-	@# So that the scripts find their modules with PYTHONSAFEPATH too.
-	@$(PY) -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "tutorial.pth").write_text("$(CURDIR)")'
+		$(INSTALL) -r requirements.txt -r requirements-watch.txt -e '.[watch]'
 	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
 	@$(STEP) "Fetching Delta's jars, making Java's archive (200 MB)" $(PY) -m tutorial.prepare
 	@touch $@
@@ -56,14 +54,14 @@ test-all: .venv/dev ## make test, and what repeats it at length: a cluster, rand
 	@$(PYTEST)
 
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
-	@$(PY) -m pytest tests/live_docker.py
+	@$(PY) -m pytest tests/stack/live_docker.py
 
 test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
-	@$(PY) -m pytest tests/live_grafana.py
+	@$(PY) -m pytest tests/stack/live_grafana.py
 
 soak: .venv/dev ## 200 random histories of each kind, 50 scripts killed at random (hours; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 \
-		tests/test_random_histories.py tests/test_watch_histories.py tests/test_kills.py
+		tests/lesson/test_random_histories.py tests/watch/test_watch_histories.py tests/lesson/test_kills.py
 
 lint: .venv/dev ## check Python, the direction of imports, YAML, and the files of Docker, Prometheus, Grafana and Kubernetes
 	@.venv/bin/ruff check .
@@ -74,9 +72,9 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for kind in datasources dashboards alerting; do .venv/bin/check-jsonschema \
-		--schemafile tests/schemas/$$kind.yml grafana/provisioning/$$kind/*.yml || exit; done
-	@.venv/bin/check-jsonschema --schemafile tests/schemas/dashboard.yml grafana/dashboards/*.json
-	@.venv/bin/check-jsonschema --schemafile tests/schemas/kubernetes.yml docs/kubernetes/*.yml
+		--schemafile tests/stack/schemas/$$kind.yml grafana/provisioning/$$kind/*.yml || exit; done
+	@.venv/bin/check-jsonschema --schemafile tests/stack/schemas/dashboard.yml grafana/dashboards/*.json
+	@.venv/bin/check-jsonschema --schemafile tests/stack/schemas/kubernetes.yml deploy/kubernetes/*.yml
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
@@ -87,7 +85,7 @@ pictures: .venv/dev ## retake the README's pictures from a real run (about 9 min
 	@$(PY) -m assets.take_pictures
 
 readme: .venv/dev ## run the commands of README and docs, write their output and the code's excerpts (about 3 minutes)
-	@$(PY) -m tests.pages
+	@$(PY) -m tests.pages.blocks
 
 reset: .venv/ready ## delete the table, the checkpoints and the gauges, in warehouse/ or VISITS_WAREHOUSE
 	@$(PY) -m tutorial.reset

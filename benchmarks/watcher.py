@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 from tutorial.script import progress
 
 from benchmarks.turns import RUNS, Settings, turns
+from delta_watch.log import commit_name
 from lag_detector.errors import LagDetectorError
-from lag_detector.watch.log import commit_name
 
 import matplotlib.pyplot as plt
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from benchmarks.processes import resident
-from lag_detector.watch.exporter import Server, serve
-from lag_detector.watch.log import commit_name
-from lag_detector.watch.watcher import Consumer, Watcher
+from delta_watch.exporter import Server, serve
+from delta_watch.log import commit_name
+from delta_watch.watcher import Consumer, Watcher
 
 ROUNDS = 5
 

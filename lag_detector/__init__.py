@@ -4,11 +4,11 @@ versions       the last version of a table, the last version that a stream has r
 pushgateway    push versions to a Prometheus Pushgateway, and delete them there
 listener       push while a streaming query runs
 graceful_stop  stop a streaming query between two batches
-watch          the lag seen from outside, by plain files: a command that serves it to Prometheus
 errors         the exceptions
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _MODULES = ("errors", "pushgateway", "versions", "listener", "graceful_stop")
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: pushing needs no Spark, and Spark takes a second to import."""
+    if name == "__version__":
+        return version("lag-detector")
     if name in __all__:
         for module in (import_module(f".{module}", __name__) for module in _MODULES):
             if hasattr(module, name):

@@ -10,10 +10,10 @@ from tutorial.java import find_java
 from tutorial.session import delta_session
 
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
-from tests.lake import Lake
-from tests.steps import Steps, Warehouses
-from tests.watched import Files, offset
-from tests.workspace import SessionWorkspace, Workspace
+from tests.helpers.delta_tables import Lake
+from tests.helpers.handmade_tables import Files, offset
+from tests.helpers.lesson_steps import Steps, Warehouses
+from tests.helpers.workspace import SessionWorkspace, Workspace
 
 import pytest
 from pyspark.sql import SparkSession

@@ -1,0 +1,117 @@
+"""Tables and checkpoints as Delta and Spark write them, made by hand: for the watcher, which reads nothing else."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from delta_watch.watcher import Consumer, ConsumerState, Watcher
+
+Action = dict[str, Any]
+ID = "6a3f1a0e-0000-4000-8000-000000000001"
+PLANNED = 1_700_000_000.0  # when each batch was planned, in Unix time
+
+
+def add(path: str, rows: int | None = 1, size: int = 100, **fields: Any) -> Action:
+    """An added file. `deleted=2` gives it a deletion vector for two rows."""
+    of: Action = {"path": path, "size": size, "modificationTime": 1, "dataChange": True, "partitionValues": {}}
+    of |= fields
+    if rows is not None:
+        of["stats"] = json.dumps({"numRecords": rows, "minValues": {"id": 1}})
+    if "deleted" in fields:
+        of["deletionVector"] = vector(of.pop("deleted"))
+    return {"add": of}
+
+
+def remove(path: str, **fields: Any) -> Action:
+    """A removed file."""
+    of: Action = {"path": path, "dataChange": True, "size": 100} | fields
+    if "deleted" in fields:
+        of["deletionVector"] = vector(of.pop("deleted"))
+    return {"remove": of}
+
+
+def vector(cardinality: int) -> dict[str, Any]:
+    return {"storageType": "u", "pathOrInlineDv": f"dv{cardinality}", "offset": 1, "cardinality": cardinality}
+
+
+def metadata(table_id: str) -> Action:
+    return {"metaData": {"id": table_id, "schemaString": "{}", "configuration": {}}}
+
+
+def commit_text(actions: Sequence[Action]) -> str:
+    return "".join(f"{json.dumps(action, separators=(',', ':'))}\n" for action in actions)
+
+
+def offset(version: int, index: int = -1, table_id: str = ID, initial: bool = False, source_version: int = 1) -> str:
+    """A Delta source's line in a file of the folder `offsets`."""
+    fields = {
+        "sourceVersion": source_version,
+        "reservoirId": table_id,
+        "reservoirVersion": version,
+        "index": index,
+        "isStartingVersion": initial,
+    }
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def batch_text(*sources: str, planned: float = PLANNED, log: str = "v1") -> str:
+    if log == "v2":
+        sources = tuple(f"{number}:{source}" for number, source in enumerate(sources))
+    return "\n".join([log, json.dumps({"batchWatermarkMs": 0, "batchTimestampMs": int(planned * 1000)}), *sources])
+
+
+class Files:
+    """A table at version 0, and the checkpoint of a query that has not started.
+
+    Args:
+        folder: where to make them.
+        table_id: the id of the table.
+    """
+
+    def __init__(self, folder: Path, table_id: str = ID) -> None:
+        self.table, self.checkpoint, self.id = folder / "table", folder / "checkpoint", table_id
+        self.log = self.table / "_delta_log"
+        self.log.mkdir(parents=True)
+        self.commit(0, metadata(table_id), {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
+        for kind in ("offsets", "commits"):
+            (self.checkpoint / kind).mkdir(parents=True)
+        (self.checkpoint / "metadata").write_text('{"id":"query"}')
+
+    def commit_path(self, version: int) -> Path:
+        return self.log / f"{version:020d}.json"
+
+    def commit(self, version: int, *actions: Action) -> None:
+        """Write a commit at once, as Delta does."""
+        info = {"commitInfo": {"timestamp": 1, "operation": "WRITE", "engineInfo": "test"}}
+        temporary = self.log / f".{version}.tmp"
+        temporary.write_text(commit_text([info, *actions]))
+        temporary.rename(self.commit_path(version))
+
+    def append(self, first: int, last: int) -> None:
+        """Append a row of 100 bytes in each of these versions."""
+        for version in range(first, last + 1):
+            self.commit(version, add(f"{version}.parquet"))
+
+    def plan(self, batch: int, *sources: str) -> None:
+        (self.checkpoint / "offsets" / str(batch)).write_text(batch_text(*sources))
+
+    def finish(self, batch: int) -> None:
+        (self.checkpoint / "commits" / str(batch)).write_text("v1\n{}")
+
+    def read(self, batch: int, *sources: str) -> None:
+        """Plan a batch and finish it."""
+        self.plan(batch, *sources)
+        self.finish(batch)
+
+    def watcher(self, **options: Any) -> Watcher:
+        """Watch this table and this consumer."""
+        consumer = Consumer("fraud", "orders", str(self.checkpoint), options.pop("reads", "appends"))
+        return Watcher({"orders": str(self.table)}, [consumer], **options)
+
+
+def look(watcher: Watcher) -> ConsumerState:
+    """Make a round and return what it found out about the only consumer."""
+    watcher.round()
+    ((state,),) = [of.consumers for of in watcher.states]
+    return state

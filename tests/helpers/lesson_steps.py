@@ -1,0 +1,82 @@
+"""The tutorial's steps inside one Spark session, which saves a start of Spark for each."""
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from tutorial.reset import start_over
+from tutorial.visits import TABLE, register_table
+
+import create_table
+import visits_consumer
+import visits_creator_job
+from lag_detector import Pushgateway
+from tests.helpers.disk_truth import Disk
+
+from pyspark.sql import SparkSession
+
+MONTHS = 100 * 24 * 3600
+
+
+class Warehouses(NamedTuple):
+    """Ready-made warehouses, which are not to be changed."""
+
+    empty: Path
+    at_3: Path
+    read_to_3: Path
+    at_6_read_to_3: Path
+    read_to_6: Path
+
+
+def clear_session(spark: SparkSession) -> None:
+    """Let the session know as little about the table as a new script's session."""
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+    spark.sql(f"DROP TABLE IF EXISTS {TABLE}")  # only from the catalog
+
+
+class NoGateway(Pushgateway):
+    """A gateway without gauges."""
+
+    def __init__(self) -> None:
+        super().__init__("http://no-gateway")
+
+    def delete_metric(self, metric: str, retry: bool = True) -> None:
+        """Do nothing."""
+
+
+class Steps:
+    """What the scripts do, with the settings of the environment."""
+
+    def __init__(self, spark: SparkSession, warehouse: Path) -> None:
+        self.spark = spark
+        self.disk = Disk(warehouse)
+
+    def register(self) -> None:
+        """Register the table as a new script does."""
+        clear_session(self.spark)
+        register_table(self.spark)
+
+    def create(self) -> None:
+        """Do what create_table.py does, except for the gauges."""
+        clear_session(self.spark)
+        start_over(self.spark, NoGateway())
+        create_table.create_visits(self.spark)
+
+    def write(self) -> None:
+        """Do what visits_creator_job.py does, except for the push."""
+        self.register()
+        visits_creator_job.append_visits(self.spark)
+
+    def consume(self, **options: str) -> int:
+        """Stream what is new, with these options of the source, and return the version that the consumer would push."""
+        self.register()
+        with_options: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
+        return visits_consumer.stream_visits(with_options)
+
+    def clean_up_log(self) -> None:
+        """Make all files of the log months old. The next commit writes a checkpoint and deletes those before it."""
+        for file in self.disk.log.iterdir():
+            os.utime(file, times=(time.time() - MONTHS,) * 2)
+        self.spark.sql(f"ALTER TABLE {TABLE} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")

@@ -1,0 +1,195 @@
+"""Real streams and what a watcher shows of them: the ground truth is what a run really reads."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from delta_watch.backlog import NOTHING, Amount, Backlog, Reads, total
+from delta_watch.watcher import Consumer, ConsumerState, Watcher
+from tests.helpers.running_streams import v2_enabled
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+# How a stream reads what the watcher calls by these names.
+OPTIONS: dict[Reads, dict[str, str]] = {
+    "appends": {"skipChangeCommits": "true"},
+    "rewrites": {"ignoreChanges": "true"},
+    "change_feed": {"readChangeFeed": "true"},
+}
+
+NO_LIMIT: dict[str, str] = {}
+FILE_BY_FILE = {"maxFilesPerTrigger": "1"}
+
+
+class SimulatedKill(Exception):
+    """End the run here, as if it had been killed."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A query that reads tables.
+
+    Args:
+        spark: a session with Delta Lake.
+        checkpoint: the folder of its checkpoint.
+        tables: the path of each source's table.
+        reads: what it does with commits that remove rows.
+        options: additional options of its sources.
+        v2: whether Delta's DSv2 source reads them.
+    """
+
+    spark: SparkSession
+    checkpoint: Path
+    tables: Sequence[str]
+    reads: Reads = "appends"
+    options: dict[str, str] = field(default_factory=dict)
+    v2: bool = False
+
+    def run(
+        self,
+        limit: Mapping[str, str] = NO_LIMIT,
+        kill_in: int | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> dict[str, Amount]:
+        """Read all that is there.
+
+        Args:
+            limit: options of the sources that limit a batch.
+            kill_in: the batch of this run in which to kill it, counted from 0.
+            meanwhile: what happens in the first batch.
+
+        Returns:
+            What it has read of each table, in the batches that it has finished.
+        """
+        done = self.batches("commits")
+        received: dict[int, list[Any]] = {}
+
+        def sink(rows: DataFrame, batch: int) -> None:
+            if len(received) == kill_in:
+                raise SimulatedKill
+            if meanwhile and not received:
+                meanwhile()
+            received[batch] = rows.groupBy("source", "file").count().collect()
+
+        rows_reported = None
+        try:
+            rows_reported = self._run(sink, limit)
+        except StreamingQueryException as error:
+            if "SimulatedKill" not in str(error):
+                raise
+        finished = self.batches("commits") - done
+        read = [row for batch in finished for row in received[batch]]
+        if rows_reported is not None:
+            self._check_reported(rows_reported, sum(row["count"] for row in read))
+        return {
+            table: total(Amount(1, _size(row.file), row["count"]) for row in read if self.tables[row.source] == table)
+            for table in self.tables
+        }
+
+    def batches(self, kind: str) -> set[int]:
+        """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
+        return {int(file.name) for file in (self.checkpoint / kind).glob("*") if file.name.isdigit()}
+
+    def unfinished(self) -> set[int]:
+        """Return the batches that are planned and not done."""
+        return self.batches("offsets") - self.batches("commits")
+
+    def _check_reported(self, reported: int, received: int) -> None:
+        """Check the rows received against the query's progress. It also counts those that deletion vectors mark."""
+        has_vectors = any(file for table in self.tables for file in Path(table).glob("deletion_vector_*.bin"))
+        assert reported >= received if has_vectors else reported == received
+
+    def _run(self, sink: Callable[[DataFrame, int], None], limit: Mapping[str, str]) -> int:
+        with v2_enabled(self.spark, self.v2):
+            sources = [self._source(number, limit) for number in range(len(self.tables))]
+            writer = reduce(DataFrame.unionAll, sources).writeStream.foreachBatch(sink).trigger(availableNow=True)
+            query = writer.option("checkpointLocation", str(self.checkpoint)).start()
+            query.awaitTermination()
+        return sum(json.loads(progress.json)["numInputRows"] for progress in query.recentProgress)
+
+    def _source(self, number: int, limit: Mapping[str, str]) -> DataFrame:
+        options = {**OPTIONS[self.reads], **self.options, **limit}
+        reader = self.spark.readStream.format("delta").options(**options)
+        table = self.tables[number]
+        # By name, because `load` always takes the classic source. Each of them gives the file's name in its own way.
+        rows = reader.table(f"delta.`{table}`") if self.v2 else reader.load(table)
+        file = F.col("_metadata.file_path") if self.v2 else F.input_file_name()
+        return rows.select(F.lit(number).alias("source"), file.alias("file"))
+
+
+class Watchers:
+    """A watcher that has looked all the time, and new ones. Both must agree."""
+
+    def __init__(self, *readers: Reader) -> None:
+        self._readers = readers
+        self._old = self._new()
+
+    def look(self, reader: Reader, table: str = "") -> ConsumerState:
+        """Return what is known of a reader of this table, by default its only one."""
+        seen = [self._look(watcher, reader, table or reader.tables[0]) for watcher in (self._old, self._new())]
+        assert seen[0].backlog == seen[1].backlog
+        assert str(seen[0].error) == str(seen[1].error)
+        return seen[0]
+
+    def backlog(self, reader: Reader, table: str = "") -> Backlog:
+        """Return the backlog, which must be known."""
+        state = self.look(reader, table)
+        assert state.error is None
+        assert state.backlog
+        return state.backlog
+
+    def amount(self, reader: Reader, table: str = "") -> Amount:
+        """Return what the reader is going to read, which must be known."""
+        amount = self.backlog(reader, table).amount
+        assert amount
+        return amount
+
+    def _new(self) -> Watcher:
+        tables = {table: table for reader in self._readers for table in reader.tables}
+        consumers = [
+            Consumer(str(reader.checkpoint), table, str(reader.checkpoint), reader.reads)
+            for reader in self._readers
+            for table in dict.fromkeys(reader.tables)
+        ]
+        return Watcher(tables, consumers)
+
+    @staticmethod
+    def _look(watcher: Watcher, reader: Reader, table: str) -> ConsumerState:
+        watcher.round()
+        (found,) = [
+            of
+            for state in watcher.states
+            for of in state.consumers
+            if state.name == table and of.consumer.name == str(reader.checkpoint)
+        ]
+        return found
+
+
+def check_run(
+    watchers: Watchers, reader: Reader, limit: Mapping[str, str] = NO_LIMIT, kill_in: int | None = None
+) -> Backlog:
+    """Run a reader, check that it reads what the watcher has shown, and return that.
+
+    A run that was killed has read a part. The rest is what the watcher shows after it.
+    """
+    shown = watchers.backlog(reader)
+    read = reader.run(limit, kill_in)[reader.tables[0]]
+    after = watchers.backlog(reader)
+    assert shown.amount
+    assert after.amount
+    if kill_in is None:
+        assert (after.versions, after.since, after.rewrites, after.amount) == (0, None, 0, NOTHING)
+    total_read = read.plus(after.amount)
+    assert shown.amount == (total_read if shown.amount.rows is not None else total_read._replace(rows=None))
+    return shown
+
+
+def _size(url: str) -> int:
+    return os.path.getsize(unquote(urlparse(url).path))

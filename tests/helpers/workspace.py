@@ -1,0 +1,157 @@
+"""Run the scripts as processes, far from the repository and from UTC, as a user does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+
+from tutorial.error_messages import error_message
+from tutorial.script import progress
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
+from demo.stack import ROOT, Stack, wait_for
+from lag_detector import Pushgateway
+from lag_detector.errors import LagDetectorError
+from tests.helpers.lesson_steps import clear_session
+
+import pytest
+from pyspark.sql import SparkSession
+
+# Root can write everywhere, unless it gives that up.
+WITHOUT_ROOT = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
+
+
+def errors(stderr: str) -> list[str]:
+    """Return what a script wrote on standard error, without the line before each slow step."""
+    return [line for line in stderr.splitlines() if not line.endswith("…")]
+
+
+def wait_until_equal(look: Callable[[], object], expected: object, limit: float = 30) -> None:
+    """Wait until `look` returns what is expected. After `limit` seconds fail with what it returned last."""
+    seen = look()
+
+    def same() -> bool | None:
+        nonlocal seen
+        seen = look()
+        return seen == expected or None
+
+    with suppress(LagDetectorError):
+        wait_for("what is expected", same, limit)
+    assert seen == expected
+
+
+class Workspace:
+    """A working directory, a warehouse, and a monitoring stack."""
+
+    def __init__(self, folder: Path, stack: Stack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.working_directory = folder / "cwd"
+        self.working_directory.mkdir(exist_ok=True)
+        self.warehouse = folder / "warehouse"
+
+    def copy(self, warehouse: Path) -> None:
+        """Start from a copy of a ready-made warehouse, and from no gauges, as after create_table.py."""
+        shutil.copytree(warehouse, self.warehouse)
+        for metric in (WRITER_VERSION, READER_VERSION):
+            Pushgateway(self.stack.pushgateway).delete_metric(metric)
+
+    def start(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
+        """Start a script in a process group of its own.
+
+        Args:
+            command: the script's path in the repository, and its arguments.
+            prefix: a program that runs it, and that program's arguments.
+            settings: environment variables.
+        """
+        unusual = {
+            "TZ": "Asia/Tokyo",
+            "PYTHONUNBUFFERED": "",  # set on many build machines, but not on users' machines
+        }
+        name, *arguments = command.split()
+        return subprocess.Popen(
+            [*prefix, sys.executable, str(ROOT / name), *arguments],
+            cwd=self.working_directory,
+            env={**os.environ, **unusual, **self.settings(settings)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def settings(self, more: dict[str, str]) -> dict[str, str]:
+        """Return the environment variables that make a script use this workspace."""
+        return {"PUSHGATEWAY_URL": self.stack.pushgateway, "VISITS_WAREHOUSE": str(self.warehouse), **more}
+
+    def run(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end, whatever that is."""
+        with self.start(command, prefix, **settings) as process:
+            try:
+                out, err = process.communicate(timeout=180)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def succeed(self, command: str, prefix: Sequence[str] = (), **settings: str) -> str:
+        """Run a script that must succeed without a warning, and return its standard output."""
+        done = self.run(command, prefix, **settings)
+        assert done.returncode == 0, done.stderr
+        assert errors(done.stderr) == []
+        return done.stdout
+
+    def fail(self, command: str, prefix: Sequence[str] = (), **settings: str) -> str:
+        """Run a script that must end with one sentence, and return the sentence."""
+        done = self.run(command, prefix, **settings)
+        assert done.returncode == 1, done
+        lines = errors(done.stderr)
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("Error: ")
+        assert lines[0].endswith(".")
+        assert "Exception" not in lines[0]
+        return lines[0]
+
+    def wait_for_versions(self, *expected: list[float]) -> None:
+        """Wait until Prometheus has these values of the writer's and the reader's version."""
+        queries = (WRITER_VERSION, READER_VERSION)
+        wait_for(
+            f"{expected} in Prometheus", lambda: tuple(map(self.stack.query, queries)) == expected or None, limit=30
+        )
+
+    def wait_for_alert(self, state: str) -> None:
+        """Wait until the alert is in this state."""
+        wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
+
+
+class SessionWorkspace(Workspace):
+    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each.
+
+    It continues where a workspace is, and leaves exit codes and signals to the tests that run processes.
+    """
+
+    def __init__(self, workspace: Workspace, spark: SparkSession) -> None:
+        super().__init__(workspace.folder, workspace.stack)
+        self.spark = spark
+
+    def run(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a script's `main` to its end, with the settings and the outputs of its own."""
+        assert not prefix, "a program that runs the script needs a process"
+        name, *arguments = command.split()
+        script = import_module(name.removesuffix(".py").replace("/", "."))
+        clear_session(self.spark)
+        with pytest.MonkeyPatch.context() as patch, StringIO() as out, StringIO() as err:
+            for variable, value in self.settings(settings).items():
+                patch.setenv(variable, value)
+            patch.setattr(script, "delta_session", lambda *_, **__: nullcontext(self.spark), raising=False)
+            with redirect_stdout(out), redirect_stderr(err):
+                try:
+                    script.main(*arguments)
+                    code = 0
+                except Exception as error:
+                    progress(f"Error: {error_message(error)}.")
+                    code = 1
+            return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())

@@ -1,0 +1,119 @@
+"""GracefulStop and on_stop_signal: a query ends between two batches, and no work is lost or repeated."""
+
+import os
+import signal
+from collections.abc import Iterator
+from threading import Event, Timer
+from typing import Any
+
+from tutorial.script import on_stop_signal
+
+from demo.stack import wait_for
+from lag_detector.graceful_stop import GracefulStop
+from lag_detector.versions import last_read_version
+from tests.helpers.delta_tables import Lake
+from tests.helpers.running_streams import read_stream, running_query
+
+import pytest
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNAL_NAMES = [number.name for number in SIGNALS]
+
+
+@pytest.fixture(autouse=True)
+def keep_handlers() -> Iterator[None]:
+    """Restore this process's own signal handlers, whatever a failed test has left."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lake.create("orders")
+    done: list[tuple[int, int]] = []
+    looks: list[float] = []
+    stop, requested = GracefulStop(), Event()
+
+    def request() -> None:
+        stop.request()
+        requested.set()
+
+    def work(rows: DataFrame, batch_id: int) -> None:
+        if batch_id == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_for("the signal in the main thread", lambda: requested.is_set() or None, 30)
+            before = len(looks)
+            wait_for("another look at the query, which must let it run", lambda: looks[before:] or None, 10)
+        done.append((batch_id, rows.count()))
+
+    slow = read_stream(lake, path, maxFilesPerTrigger="1")
+    with running_query(lake, slow, stop.between_batches(work)) as query:
+        await_termination = query.awaitTermination
+
+        def look(seconds: Any) -> Any:
+            looks.append(seconds)
+            return await_termination(seconds)
+
+        monkeypatch.setattr(query, "awaitTermination", look)
+        with on_stop_signal(lambda *_: request()):
+            stop.await_termination(query)
+        assert not query.isActive
+        assert [batch_id for batch_id, _ in done] == [0, 1]
+    with running_query(lake, read_stream(lake, path), GracefulStop().between_batches(work)) as again:
+        again.processAllAvailable()
+        assert [batch_id for batch_id, _ in done] == [0, 1, 2, *range(3, len(done))]
+        assert sum(rows for _, rows in done) == 6
+        assert last_read_version(again.lastProgress) == 3
+
+
+def test_request_while_idle_ends_the_query(lake: Lake) -> None:
+    path = lake.create("orders")
+    stop = GracefulStop()
+    batches: list[int] = []
+    work = stop.between_batches(lambda rows, batch_id: batches.append(batch_id))
+    with running_query(lake, read_stream(lake, path), work) as query:
+        query.processAllAvailable()
+        Timer(1, stop.request).start()
+        stop.await_termination(query)
+        assert not query.isActive
+        assert query.exception() is None
+    assert batches == [0]
+
+
+def test_await_termination_of_query_that_fails_raises(lake: Lake) -> None:
+    path = lake.create("orders")
+    stop = GracefulStop()
+    work = stop.between_batches(lambda rows, batch_id: None)
+    with running_query(lake, read_stream(lake, path), work) as query:
+        query.processAllAvailable()
+        lake.spark.sql(f"DELETE FROM delta.`{path}` WHERE id = 0")
+        with pytest.raises(StreamingQueryException, match="DELTA_SOURCE_TABLE_IGNORE_CHANGES"):
+            stop.await_termination(query)
+
+
+@pytest.mark.parametrize("second", SIGNALS, ids=SIGNAL_NAMES)
+@pytest.mark.parametrize("first", SIGNALS, ids=SIGNAL_NAMES)
+def test_second_stop_signal_reaches_the_handler_before(first: signal.Signals, second: signal.Signals) -> None:
+    received: list[str] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: received.append("before"))
+    with on_stop_signal(lambda *_: received.append("stop")):
+        os.kill(os.getpid(), first)
+        wait_for("the first signal", lambda: received or None, 10)
+        assert received == ["stop"]
+        os.kill(os.getpid(), second)
+        wait_for("the second signal", lambda: received[1:] or None, 10)
+    assert received == ["stop", "before"]
+
+
+def test_stop_signal_after_the_block_reaches_the_handler_before() -> None:
+    received: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append("before"))
+    with on_stop_signal(lambda *_: received.append("stop")):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    wait_for("the signal", lambda: received or None, 10)
+    assert received == ["before"]

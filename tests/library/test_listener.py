@@ -1,0 +1,192 @@
+"""ReaderVersionListener: what it pushes while a query runs, and what it does when it cannot."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from threading import Event
+
+from demo.stack import wait_for
+from lag_detector.listener import ReaderVersionListener
+from lag_detector.pushgateway import Pushgateway
+from tests.helpers import disk_truth as truth
+from tests.helpers.delta_tables import Lake
+from tests.helpers.http_servers import serve
+from tests.helpers.running_streams import assert_reads_v2, read_stream, read_v2_stream, running_query, v2_enabled
+from tests.helpers.workspace import wait_until_equal
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+)
+
+METRIC = "orders_reader_version"
+UNREACHABLE = Pushgateway("http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def frequent_idle_events(spark: SparkSession) -> Iterator[None]:
+    """Let a query without new data report that it is idle twice a second, and not every ten seconds."""
+    spark.conf.set("spark.sql.streaming.noDataProgressEventInterval", "500")
+    yield
+    for query in spark.streams.active:
+        query.stop()
+    spark.conf.unset("spark.sql.streaming.noDataProgressEventInterval")
+
+
+class RunRecorder(StreamingQueryListener):
+    """Record the run id of each event after which a ReaderVersionListener may push."""
+
+    def __init__(self) -> None:
+        self.run_ids: list[str] = []
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:
+        pass
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:
+        self.run_ids.append(str(event.progress.runId))
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:
+        self.run_ids.append(str(event.runId))
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
+        pass
+
+
+def sample(request: BaseHTTPRequestHandler) -> str:
+    """Return the metric and its value, as they were pushed."""
+    body = request.rfile.read(int(request.headers["Content-Length"])).decode()
+    return next(line for line in body.splitlines() if line.startswith(f"{METRIC} "))
+
+
+def test_listener_of_query_with_two_tables_pushes_the_version_of_each(lake: Lake, pushgateway_url: str) -> None:
+    orders, refunds = lake.create("visits_orders"), lake.create("refunds")
+
+    def pushed() -> dict[str, float]:
+        names = (METRIC, "refunds_reader")
+        return {series["job"]: value for series, value in truth.samples(pushgateway_url) if series["__name__"] in names}
+
+    with running_query(lake, read_stream(lake, orders).union(read_stream(lake, refunds))) as query:
+        other = lake.spark.readStream.format("rate").load().writeStream.format("noop").start()
+        metrics = {orders: METRIC, refunds: "refunds_reader"}
+        lake.spark.streams.addListener(ReaderVersionListener(lake.spark, query, Pushgateway(pushgateway_url), metrics))
+        wait_until_equal(pushed, {METRIC: 3.0, "refunds_reader": 3.0})
+        lake.spark.sql(f"INSERT INTO delta.`{refunds}` VALUES (7, 7)")
+        wait_until_equal(pushed, {METRIC: 3.0, "refunds_reader": 4.0})
+        assert other.exception() is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["orders", "orders"], id="self-union", marks=pytest.mark.slow),
+        pytest.param(["orders", "refunds"], id="two-tables"),
+    ],
+)
+def test_listener_of_dsv2_query_pushes_the_version_of_each_table(
+    lake: Lake, names: list[str], pushgateway_url: str
+) -> None:
+    metrics = {lake.create(name): f"dsv2_{len(names)}_{name}" for name in dict.fromkeys(names)}
+    last_path, last_metric = list(metrics.items())[-1]
+    reports: list[str] = []
+
+    def pushed() -> dict[str, float]:
+        samples = truth.samples(pushgateway_url)
+        return {series["job"]: value for series, value in samples if series["__name__"] in metrics.values()}
+
+    with v2_enabled(lake.spark):
+        stream, *more = [read_v2_stream(lake, f"{lake.folder}/{name}") for name in names]
+        for other in more:
+            stream = stream.union(other)
+        with running_query(lake, stream) as query:
+            gateway = Pushgateway(pushgateway_url)
+            lake.spark.streams.addListener(
+                ReaderVersionListener(lake.spark, query, gateway, metrics, report=reports.append)
+            )
+            wait_until_equal(pushed, dict.fromkeys(metrics.values(), 3.0))
+            lake.spark.sql(f"INSERT INTO delta.`{last_path}` VALUES (7, 7)")
+            wait_until_equal(pushed, {**dict.fromkeys(metrics.values(), 3.0), last_metric: 4.0})
+            assert_reads_v2(query, sources=len(names))
+    expected = [f"{metric} 3 pushed to {pushgateway_url}" for metric in metrics.values()]
+    wait_until_equal(lambda: reports, [*expected, f"{last_metric} 4 pushed to {pushgateway_url}"])
+
+
+def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -> None:
+    """The next run has the same query id and the same checkpoint."""
+    path = lake.create("orders")
+    pushes: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        pushes.append(sample(request))
+        request.send_response(202)
+        request.end_headers()
+
+    with serve(answer) as address:
+        gateway, recorder = Pushgateway(f"http://{address}"), RunRecorder()
+        with running_query(lake, read_stream(lake, path)) as first:
+            lake.spark.streams.addListener(ReaderVersionListener(lake.spark, first, gateway, {path: METRIC}))
+            lake.spark.streams.addListener(recorder)  # Spark calls it after the listener
+            wait_until_equal(lambda: f"{METRIC} 3.0" in pushes, True)
+        lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        with running_query(lake, read_stream(lake, path)) as second:
+            assert second.id == first.id
+            assert second.runId != first.runId
+            wait_for("events of the second run", lambda: recorder.run_ids.count(second.runId) > 3 or None, 30)
+            assert set(pushes) == {f"{METRIC} 3.0"}
+            pushes.clear()
+            recorder.run_ids.clear()
+            wait_for("more events of the second run", lambda: recorder.run_ids.count(second.runId) > 3 or None, 30)
+            assert pushes == []
+            lake.spark.streams.addListener(ReaderVersionListener(lake.spark, second, gateway, {path: METRIC}))
+            wait_for("pushes of its own listener", lambda: len(pushes) > 5 or None, 30)
+            assert set(pushes) == {f"{METRIC} 4.0"}
+        lake.spark.streams.removeListener(recorder)
+
+
+def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 2)
+    path = lake.create("orders")
+    pushes: list[str] = []
+    healed = Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        pushes.append(sample(request))
+        if not healed.is_set() and len(pushes) == 2:
+            healed.wait(30)  # a gateway that hangs
+        request.send_response(202 if healed.is_set() else 503)
+        request.end_headers()
+
+    reports: list[str] = []
+    with serve(answer) as address, running_query(lake, read_stream(lake, path)) as query:
+        gateway = Pushgateway(f"http://{address}")
+        listener = ReaderVersionListener(lake.spark, query, gateway, {path: METRIC}, report=reports.append)
+        lake.spark.streams.addListener(listener)
+        wait_for("four pushes", lambda: len(pushes) > 3 or None, 30)
+        assert len(reports) == 1
+        assert reports[0].startswith(f"the Pushgateway at http://{address} answered 503")
+        lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        wait_for("a push of the new version", lambda: f"{METRIC} 4.0" in pushes or None, 30)
+        healed.set()
+        wait_until_equal(lambda: reports[1:], [f"{METRIC} 4 pushed to http://{address}"])
+        assert query.isActive
+        listener.close()
+        at_close = len(pushes)
+        assert query.lastProgress is not None
+        seen = query.lastProgress["timestamp"]
+        wait_for("another progress", lambda: query.lastProgress["timestamp"] != seen or None, 30)  # type: ignore[index]
+        assert len(pushes) == at_close
+
+
+def test_listener_of_table_that_query_does_not_read_pushes_nothing(lake: Lake) -> None:
+    orders, refunds = lake.create("orders"), lake.create("refunds")
+    reports: list[str] = []
+    with running_query(lake, read_stream(lake, orders)) as query:
+        metrics = {refunds: "refunds_reader_version"}
+        lake.spark.streams.addListener(
+            ReaderVersionListener(lake.spark, query, UNREACHABLE, metrics, report=reports.append)
+        )
+        wait_for("a report", lambda: reports or None, 30)
+        assert "does not read the table with the id" in reports[0]

@@ -1,0 +1,55 @@
+"""examples/own_table.py and the rules for it in docs/own-table.md."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from demo.programs import program
+from demo.stack import ROOT
+from lag_detector.pushgateway import Pushgateway
+from tests.helpers import disk_truth as truth
+from tests.helpers.workspace import Workspace, wait_until_equal
+
+import pytest
+import yaml
+
+SCRAPE, RULES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-table.md").read_text(), re.DOTALL)
+CONFIG = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+WRITER, READER = "orders_writer_version", "orders_reader_version_billing"
+
+
+@pytest.mark.slow
+def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Workspace) -> None:
+    stack = workspace.stack
+    rules = yaml.safe_load(RULES)["groups"][0]["rules"]
+
+    def firing() -> set[str]:
+        return {rule["alert"] for rule in rules if stack.query(rule["expr"].replace("> 900", "> 5"))}
+
+    def pushed() -> dict[str, float]:
+        names = (WRITER, "orders_reader_version")
+        samples = truth.samples(stack.pushgateway)
+        return {series["job"]: value for series, value in samples if series["__name__"] in names}
+
+    unknown, *of_lag = ["Orders lag unknown", "Orders consumer lag", "Orders consumer late", "Orders consumer silent"]
+    assert {rule["alert"] for rule in rules} == {unknown, *of_lag}
+    wait_until_equal(firing, {unknown})
+    lake = workspace.folder / "lake"
+    with workspace.start("examples/own_table.py", LAKE=str(lake), PYTHONPATH="") as billing:
+        try:
+            wait_until_equal(pushed, {WRITER: 0, READER: 0}, limit=120)
+            wait_until_equal(firing, set())
+        finally:
+            billing.kill()
+    assert {path.name for path in lake.iterdir()} == {"orders", "checkpoints"}
+    Pushgateway(stack.pushgateway).push(WRITER, 3, time.time())
+    wait_until_equal(firing, set(of_lag))
+
+
+def test_rules_of_the_page_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "orders.yml").write_text(RULES)
+    (tmp_path / "prometheus.yml").write_text(SCRAPE)
+    subprocess.run([program("promtool"), "check", "config", "prometheus.yml"], cwd=tmp_path, check=True, timeout=60)
+    (ours,) = [job for job in CONFIG["scrape_configs"] if job["job_name"] == "pushgateway"]
+    assert yaml.safe_load(SCRAPE)["scrape_configs"] == [ours]

@@ -1,0 +1,188 @@
+"""Delta tables with every feature: the versions written and read, and when each was committed."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lag_detector import versions
+from lag_detector.errors import LagDetectorError
+from lag_detector.versions import commit_timestamp, last_read_version, last_table_version, table_id
+from tests.helpers.delta_tables import Lake
+from tests.helpers.running_streams import assert_reads_v2, read_v2_stream, run_to_end, v2_enabled
+
+import pytest
+from pyspark.sql import SparkSession
+
+DELETE_ROW = "DELETE FROM {table} WHERE id = 0"
+DELETE_PARTITION = "DELETE FROM {table} WHERE day = 0"
+
+TABLES = {
+    "plain": ("", "OPTIMIZE {table}", {}),
+    "deletion-vectors": (
+        "TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')",
+        DELETE_ROW,
+        {"skipChangeCommits": "true"},
+    ),
+    "column-mapping-and-liquid-clustering": (
+        "CLUSTER BY (id) TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
+        "ALTER TABLE {table} ADD COLUMN more INT",
+        {},
+    ),
+    "change-data-feed": (
+        "TBLPROPERTIES ('delta.enableChangeDataFeed' = 'true')",
+        "UPDATE {table} SET day = 7 WHERE id = 1",
+        {"readChangeFeed": "true"},
+    ),
+    "partitions": ("PARTITIONED BY (day)", DELETE_PARTITION, {"ignoreDeletes": "true"}),
+    "in-commit-timestamps": (
+        "TBLPROPERTIES ('delta.enableInCommitTimestamps' = 'true')",
+        "ALTER TABLE {table} SET TBLPROPERTIES ('some.property' = 'here')",
+        {"startingVersion": "2"},
+    ),
+}
+# Those whose offsets or timestamps are found in a way of their own.
+IN_MAKE_TEST = {"deletion-vectors", "change-data-feed", "in-commit-timestamps"}
+
+
+def timestamp_on_disk(path: str, version: int) -> float:
+    """Return when a version was committed, as Delta's protocol defines it, from the commit's file."""
+    file = Path(path, "_delta_log", f"{version:020d}.json")
+    actions = [json.loads(line) for line in file.read_text().splitlines()]
+    (commit,) = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    return float(commit.get("inCommitTimestamp", int(file.stat().st_mtime * 1000))) / 1000
+
+
+@pytest.mark.parametrize(
+    ("features", "change", "options"),
+    [
+        pytest.param(*case, id=name, marks=() if name in IN_MAKE_TEST else pytest.mark.slow)
+        for name, case in TABLES.items()
+    ],
+)
+def test_versions_and_timestamps_of_table_with_feature_are_right(
+    lake: Lake, features: str, change: str, options: dict[str, str]
+) -> None:
+    path = lake.create("orders", features)
+    first = lake.stream(path, **options)
+    assert (last_table_version(lake.spark, path), last_read_version(first)) == (3, 3)
+    lake.spark.sql(change.format(table=f"delta.`{path}`"))
+    assert last_table_version(lake.spark, f"delta.`{path}`") == 4
+    second = lake.stream(path, **options)
+    if "readChangeFeed" in options:  # it ends on the change's last file, and has not yet found that there is no more
+        assert last_read_version(second) == 3
+        second = lake.stream(path, **options)
+    assert last_read_version(second, table_id(lake.spark, path)) == 4
+    # As after a copy of the folder: only in-commit timestamps stay the same.
+    os.utime(Path(path, "_delta_log", f"{3:020d}.json"), times=(1719835200, 1719835200))
+    timestamps = [commit_timestamp(lake.spark, path, version) for version in range(5)]
+    assert timestamps == [timestamp_on_disk(path, version) for version in range(5)]
+    assert commit_timestamp(lake.spark, path, 5) is None
+
+
+def test_commit_timestamp_of_version_deleted_from_log_is_unknown(lake: Lake) -> None:
+    path = lake.create("orders")
+    lake.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")
+    lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+    for version in range(3):
+        Path(path, "_delta_log", f"{version:020d}.json").unlink()
+    timestamps = [commit_timestamp(lake.spark, path, version) for version in (1, 3)]
+    assert timestamps == [None, timestamp_on_disk(path, 3)]
+
+
+def test_commit_timestamp_while_writer_commits_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each query of the history finds two more versions than the one before."""
+    path = lake.create("orders")
+    newest_commits = versions._newest_commits
+
+    def commit_and_query(spark: SparkSession, table: str, limit: int) -> dict[int, float]:
+        for _ in range(2):
+            lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        return newest_commits(spark, table, limit)
+
+    monkeypatch.setattr(versions, "_newest_commits", commit_and_query)
+    assert commit_timestamp(lake.spark, path, 3) == timestamp_on_disk(path, 3)
+
+
+def test_last_read_version_of_stream_from_latest_without_new_data_is_unknown(lake: Lake) -> None:
+    path = lake.create("orders")
+    assert last_read_version(lake.stream(path, startingVersion="latest")) is None
+    assert last_read_version(lake.stream(path, startingVersion="3")) == 3
+
+
+def test_last_read_version_of_two_tables_is_the_version_of_each(lake: Lake) -> None:
+    orders, refunds = lake.create("orders"), lake.create("refunds")
+    lake.spark.sql(f"INSERT INTO delta.`{refunds}` VALUES (7, 7)")
+    progress = lake.stream(orders, refunds)
+    assert [last_read_version(progress, table_id(lake.spark, table)) for table in (orders, refunds)] == [3, 4]
+    with pytest.raises(LagDetectorError, match=r"reads 2 Delta tables \(.*orders.*refunds.*\); say which"):
+        last_read_version(progress)
+    other = lake.create("other")
+    with pytest.raises(LagDetectorError, match="does not read the table with the id"):
+        last_read_version(progress, table_id(lake.spark, other))
+
+
+def test_last_read_version_of_dsv2_stream_is_right(lake: Lake) -> None:
+    path = lake.create("orders")
+    with v2_enabled(lake.spark):
+        query = run_to_end(lake, read_v2_stream(lake, path))
+        assert_reads_v2(query, sources=1)
+        assert last_read_version(query.lastProgress) == 3
+        lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        query = run_to_end(lake, read_v2_stream(lake, path))
+        assert_reads_v2(query, sources=1)
+        assert last_read_version(query.lastProgress, table_id(lake.spark, path)) == 4
+        assert last_table_version(lake.spark, path) == 4
+        assert commit_timestamp(lake.spark, path, 4) == timestamp_on_disk(path, 4)
+
+
+def test_last_read_version_of_dsv2_self_union_is_the_minimum(lake: Lake) -> None:
+    """One source reads all three commits in the first batch, the other one commit per batch."""
+    path = lake.create("orders")
+    with v2_enabled(lake.spark):
+        fast = read_v2_stream(lake, path)
+        slow = read_v2_stream(lake, path, maxFilesPerTrigger="1", startingVersion="1")
+        query = run_to_end(lake, fast.union(slow))
+        assert_reads_v2(query, sources=2)
+        assert [last_read_version(progress) for progress in query.recentProgress] == [1, 2, 3]
+        assert last_read_version(query.lastProgress, table_id(lake.spark, path)) == 3
+
+
+def test_last_read_version_of_two_dsv2_tables_is_the_version_of_each(lake: Lake) -> None:
+    orders, refunds = lake.create("orders"), lake.create("refunds")
+    lake.spark.sql(f"INSERT INTO delta.`{refunds}` VALUES (7, 7)")
+    with v2_enabled(lake.spark):
+        query = run_to_end(lake, read_v2_stream(lake, orders).union(read_v2_stream(lake, refunds)))
+        assert_reads_v2(query, sources=2)
+        versions_read = [
+            last_read_version(query.lastProgress, table_id(lake.spark, table)) for table in (orders, refunds)
+        ]
+        assert versions_read == [3, 4]
+        with pytest.raises(LagDetectorError, match="reads 2 Delta tables"):
+            last_read_version(query.lastProgress)
+
+
+def test_last_read_version_of_recreated_table_raises(lake: Lake) -> None:
+    path = lake.create("orders")
+    progress = lake.stream(path)
+    shutil.rmtree(path)
+    lake.create("orders")
+    with pytest.raises(LagDetectorError, match="does not read the table with the id"):
+        last_read_version(progress, table_id(lake.spark, path))
+
+
+@pytest.mark.parametrize("table", ["default.nowhere", "no_catalog.nowhere", "{folder}/nothing", "{folder}/parquet"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(last_table_version, id="last_table_version"),
+        pytest.param(table_id, id="table_id"),
+        pytest.param(lambda spark, table: commit_timestamp(spark, table, 0), id="commit_timestamp"),
+    ],
+)
+def test_query_of_what_is_not_a_delta_table_raises(lake: Lake, table: str, function: Callable[..., object]) -> None:
+    lake.spark.sql("SELECT 1 AS id").write.parquet(f"{lake.folder}/parquet")
+    name = table.format(folder=lake.folder)
+    with pytest.raises(LagDetectorError, match=f"there is no Delta table {name}; check its name or path"):
+        function(lake.spark, name)

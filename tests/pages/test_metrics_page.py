@@ -1,0 +1,92 @@
+"""docs/metrics.md names the metrics that exist, with their types and labels, and no others."""
+
+import re
+from typing import Any, NamedTuple
+
+from tutorial.visits import READER_VERSION, WRITER_VERSION
+
+from demo.stack import ROOT
+from tests.helpers.grafana_files import CONSUMERS, DASHBOARDS, queries
+from tests.helpers.watcher_answers import metrics
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
+RULES: list[dict[str, Any]] = [
+    rule
+    for file in sorted((ROOT / "prometheus" / "rules").iterdir())
+    for group in yaml.safe_load(file.read_text())["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+
+
+class Row(NamedTuple):
+    """A row of one of the page's tables."""
+
+    metric: str
+    type: str
+    labels: str
+    unit: str
+    meaning: str
+    absent: str
+
+
+def rows(heading: str) -> list[Row]:
+    """Return the rows under a heading of the page."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    return [Row(row[0].strip("`"), *row[1:]) for row in cells[2:]]
+
+
+PUSHED, WATCHED, OF_PROMETHEUS = map(
+    rows, ("Pushed by the writer and the consumers", "Exported by the watcher", "Recorded by Prometheus")
+)
+DOCUMENTED = {row.metric for row in (*PUSHED, *WATCHED, *OF_PROMETHEUS)}
+
+
+def named(promql: str) -> set[str]:
+    """Return the names of the project's metrics in a query, without what its strings contain."""
+    return set(re.findall(r"\b(?:(?:delta|visits|push)_\w+|up)\b", re.sub(r'"[^"]*"', "", promql)))
+
+
+def test_pushed_metrics_equal_those_of_the_tutorial_and_the_pushgateway() -> None:
+    gauges = {f"{version}{end}" for version in (WRITER_VERSION, READER_VERSION) for end in ("", "_timestamp_seconds")}
+    assert {row.metric for row in PUSHED} == gauges | {"push_time_seconds", "push_failure_time_seconds"}
+
+
+def test_metrics_of_the_watcher_have_the_names_types_and_labels_that_it_exports() -> None:
+    exported = {
+        (sample.name, family.type, ", ".join(sample.labels))
+        for family in text_string_to_metric_families(metrics(now=0, rounds=1))
+        for sample in family.samples
+    }
+    assert sorted((row.metric, row.type, row.labels) for row in WATCHED) == sorted(exported)
+
+
+def test_recorded_metrics_equal_those_of_the_rules() -> None:
+    assert {row.metric for row in OF_PROMETHEUS} == RECORDED | {"up"}
+
+
+def test_metrics_that_rules_and_dashboards_use_are_on_the_page() -> None:
+    used = {rule["expr"] for rule in RULES} | {query for each in DASHBOARDS for query in all_queries(each)}
+    assert set().union(*map(named, used)) - DOCUMENTED == set()
+
+
+def all_queries(dashboard: dict[str, Any]) -> list[str]:
+    variables = [variable["query"]["query"] for variable in dashboard.get("templating", {}).get("list", [])]
+    return [*queries(dashboard, table=".*", consumer=".*").values(), *variables]
+
+
+def test_all_metrics_of_the_watcher_are_on_its_dashboard() -> None:
+    shown = set().union(*map(named, all_queries(CONSUMERS)))
+    assert {row.metric for row in WATCHED} - shown == set()
+
+
+@pytest.mark.parametrize("row", [*PUSHED, *WATCHED, *OF_PROMETHEUS], ids=lambda row: row.metric)
+def test_names_follow_the_conventions_of_prometheus(row: Row) -> None:
+    assert (row.type == "counter") == row.metric.endswith("_total")
+    assert (row.unit == "seconds") == row.metric.endswith("_seconds")
+    assert all(row[3:])

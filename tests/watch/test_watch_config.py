@@ -1,0 +1,176 @@
+"""A mistake in the configuration is one sentence with the key and its line, before anything starts."""
+
+import re
+from pathlib import Path
+
+from delta_watch.config import KEYS, Config, read_config
+from delta_watch.errors import DeltaWatchError
+from delta_watch.exporter import Server
+from delta_watch.watcher import Consumer, Discovery
+from demo.stack import ROOT
+
+import pytest
+
+CONSUMER = '[[consumer]]\nname = "fraud"\ntable = "/data/orders"\ncheckpoint = "/checkpoints/fraud"\n'
+
+
+def read(folder: Path, text: str) -> Config:
+    (folder / "watch.toml").write_text(text)
+    return read_config(folder / "watch.toml")
+
+
+def mistake(folder: Path, text: str) -> str:
+    """Return the message without the path of the file."""
+    with pytest.raises(DeltaWatchError) as caught:
+        read(folder, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{folder / 'watch.toml'}, ")
+
+
+def test_least(tmp_path: Path) -> None:
+    config = read(tmp_path, CONSUMER)
+    assert config.tables == {"/data/orders": "/data/orders"}
+    assert config.consumers == (Consumer("fraud", "/data/orders", "/checkpoints/fraud"),)
+    assert config.discoveries == ()
+    assert (config.interval, config.time_limit, config.server) == (15, 10, Server("127.0.0.1", 9464))
+
+
+def test_everything(tmp_path: Path) -> None:
+    for name, text in (("tls.crt", "c"), ("tls.key", "k"), ("password", "secret\n")):
+        (tmp_path / name).write_text(text)
+    config = read(
+        tmp_path,
+        """
+        interval = 30
+        time_limit = 2.5
+
+        [web]
+        address = "0.0.0.0"
+        port = 8000
+        certificate = "tls.crt"
+        private_key = "tls.key"
+        username = "prometheus"
+        password_file = "password"
+
+        [tables]
+        orders = "s3a://lake/orders 2/%20"
+        "my visits" = "visits"
+
+        [[consumer]]
+        name = "fraud"
+        table = "orders"
+        checkpoint = "file:/checkpoints/fraud"
+        reads = "change_feed"
+
+        [[discover]]
+        table = "my visits"
+        checkpoints = "jobs/*/checkpoint"
+
+        [[discover]]
+        table = "orders"
+        checkpoints = "s3://lake/checkpoints/team ?/*"
+        reads = "rewrites"
+        """,
+    )
+    assert config.tables == {"orders": "s3a://lake/orders 2/%20", "my visits": f"{tmp_path}/visits"}
+    assert config.consumers == (Consumer("fraud", "orders", "file:/checkpoints/fraud", "change_feed"),)
+    assert config.discoveries == (
+        Discovery("my visits", f"{tmp_path}/jobs", "*/checkpoint"),
+        Discovery("orders", "s3://lake/checkpoints", "team ?/*", "rewrites"),
+    )
+    assert (config.interval, config.time_limit) == (30, 2.5)
+    assert config.server == Server(
+        "0.0.0.0", 8000, f"{tmp_path}/tls.crt", f"{tmp_path}/tls.key", "prometheus", "secret"
+    )
+
+
+def test_table_that_nobody_reads(tmp_path: Path) -> None:
+    assert read(tmp_path, '[tables]\norders = "/data/orders"').tables == {"orders": "/data/orders"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: there is nothing to watch; add a [[consumer]] with name, table and checkpoint"),
+        (CONSUMER + "x = = 1", "line 5: this is not valid TOML (invalid value); correct it"),
+        (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; perhaps it is checkpoint"),
+        (
+            "colour = 1\n" + CONSUMER,
+            "line 1: the key colour is unknown; use interval, time_limit, web, tables, consumer, discover",
+        ),
+        (
+            CONSUMER + '\n[[consumer]]\ntable = "a"\ncheckpoint = "b"',
+            "line 6: the key name is missing in [[consumer]]; add it",
+        ),
+        (CONSUMER + '[[consumer]]\nname = ""', 'line 6: name must be a text that is not empty; write name = "…"'),
+        (CONSUMER + "[[consumer]]\nname = 7", 'line 6: name must be a text that is not empty; write name = "…"'),
+        (CONSUMER + CONSUMER, "line 6: fraud of /data/orders is there twice; give one another name"),
+        (
+            CONSUMER.replace("/data", "hdfs://data"),
+            "line 3: table: there is no support for hdfs:; use a local path, file: or one of s3://, gs://, az://, "
+            "abfss://",
+        ),
+        (CONSUMER + 'reads = "all"', "line 5: reads must be one of appends, rewrites, change_feed"),
+        ("interval = 0\n" + CONSUMER, "line 1: interval must be a number of seconds above 0"),
+        ("interval = true\n" + CONSUMER, "line 1: interval must be a number of seconds above 0"),
+        ('\n"time_limit" = "2s"\n' + CONSUMER, "line 2: time_limit must be a number of seconds above 0"),
+        (CONSUMER + "[web]\nport = 70000", "line 6: port must be a whole number from 0 to 65535"),
+        (
+            CONSUMER + "[web]\ntls = 1",
+            "line 6: the key tls is unknown; use address, port, certificate, private_key, username, password_file",
+        ),
+        (CONSUMER + '[web]\n\nusername = "x"', "line 7: username needs password_file too"),
+        (CONSUMER + '[web]\nprivate_key = "x"', "line 6: private_key needs certificate too"),
+        (CONSUMER + "web = 1", "line 5: the key web is unknown; use name, table, checkpoint, reads"),
+        ("web = 1\n" + CONSUMER, "line 1: web must be a section; write [web]"),
+        ("[consumer]\nname = 1", "line 1: consumer must be a list of sections; write [[consumer]]"),
+        ("[tables]\n  a = 1\n" + CONSUMER, 'line 2: a must be a text that is not empty; write a = "…"'),
+        (
+            CONSUMER + '[[discover]]\ntable = "a"\ncheckpoints = "/b"',
+            "line 7: checkpoints has no *; name a single checkpoint in a [[consumer]]",
+        ),
+    ],
+)
+def test_mistake(tmp_path: Path, text: str, message: str) -> None:
+    assert mistake(tmp_path, text) == message
+
+
+def test_line_is_that_of_the_right_section(tmp_path: Path) -> None:
+    second = CONSUMER.replace("fraud", "search") + "# name\n"
+    assert mistake(tmp_path, CONSUMER + second + CONSUMER.replace('"fraud"', "3")).startswith("line 11: name")
+
+
+def test_certificate_that_is_missing(tmp_path: Path) -> None:
+    text = CONSUMER + '[web]\ncertificate = "tls.crt"\nprivate_key = "tls.key"'
+    message = f"line 6: certificate {tmp_path}/tls.crt cannot be read (no such file or directory)"
+    assert mistake(tmp_path, text) == message
+
+
+def test_empty_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("\n")
+    text = CONSUMER + '[web]\nusername = "a"\npassword_file = "password"'
+    assert mistake(tmp_path, text) == (
+        f"line 7: password_file {tmp_path}/password is empty; write the password into it"
+    )
+
+
+def test_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DeltaWatchError, match="watch.toml cannot be read .no such file or directory.; check its path"):
+        read_config(tmp_path / "watch.toml")
+    (tmp_path / "watch.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(DeltaWatchError, match="is not a text in UTF-8; save it as one"):
+        read_config(tmp_path / "watch.toml")
+
+
+def test_example_says_all_that_there_is() -> None:
+    example = ROOT / "examples" / "watch.toml"
+    config = read_config(example)
+    folder = ROOT / "examples" / ".." / "warehouse"
+    assert config == Config(
+        {"visits": f"{folder}/visits"},
+        (Consumer("visits_consumer", "visits", f"{folder}/checkpoints/visits_consumer"),),
+        (Discovery("visits", f"{folder}/checkpoints", "*"),),
+    )
+    named = set(re.findall(r"(?m)^(?:# )?(?:\[\[?)?(\w+)\]?\]?(?= =|\s*$|  #)", example.read_text()))
+    assert named - {"visits"} == {key for keys in KEYS.values() for key in keys}

@@ -1,0 +1,52 @@
+"""docs/watcher.md fits the rules and the dashboard, and its examples for Kubernetes are checked."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from delta_watch.config import read_config
+from delta_watch.errors import Reason
+from demo.stack import ROOT
+from tests.helpers.grafana_files import CONSUMERS
+
+import yaml
+
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "watcher.md").read_text()
+
+
+def test_all_alerts_on_the_watcher_are_on_the_page() -> None:
+    rules = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["groups"]
+    alerts = [rule["alert"] for group in rules for rule in group["rules"] if "alert" in rule]
+    assert re.findall(r"^\| (Delta .+?) \|", PAGE, re.MULTILINE) == alerts
+
+
+def test_all_alerts_say_what_is_wrong_why_it_matters_and_what_to_do() -> None:
+    rules = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["groups"]
+    for rule in (rule for group in rules for rule in group["rules"] if "alert" in rule):
+        assert list(rule["annotations"]) == ["summary", "description", "action"], rule["alert"]
+        assert all(text.endswith(".") for text in rule["annotations"].values()), rule["alert"]
+
+
+def test_configuration_on_the_page_is_valid(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "watch.toml").write_text(block)
+    config = read_config(tmp_path / "watch.toml")
+    used = {consumer.table for consumer in config.consumers} | {discovery.table for discovery in config.discoveries}
+    assert used == set(config.tables)
+
+
+def test_all_reasons_are_on_the_page() -> None:
+    section = PAGE.partition("\n## Why a lag is unknown\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(get_args(Reason))
+
+
+def test_job_target_and_dashboard_of_the_page_exist() -> None:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "delta-watch"]
+    (files,) = job["file_sd_configs"]
+    (target,) = [f"prometheus/{file}" for file in files["files"]]
+    assert (ROOT / target).is_file()
+    assert f"`{target}`" in PAGE
+    assert f"within {files['refresh_interval'].removesuffix('s')} seconds" in PAGE
+    assert f"**{CONSUMERS['title']}**,\nhttp://localhost:3000/d/{CONSUMERS['uid']}" in PAGE
