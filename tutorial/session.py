@@ -56,7 +56,7 @@ def delta_session(
     """
     submitted = settings.submitted()
     conf = SparkConf(loadDefaults=False).setAll(list(ALWAYS.items())).setAppName(name)
-    conf.set("spark.sql.warehouse.dir", warehouse or settings.warehouse())
+    conf.set("spark.sql.warehouse.dir", f"{warehouse or settings.warehouse()}/")  # a bucket alone is no path
     progress("Starting Spark …")
     with spark_log() as log:
         try:
