@@ -38,11 +38,11 @@ java: # on a machine without a suitable Java
 	@$(STEP) "Installing what tests and lint need into .venv" $(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-up: ## start Prometheus, Pushgateway and Grafana with Docker
-	docker compose up -d --wait
+up: .venv/ready ## start Prometheus, Pushgateway and Grafana with Docker; without it the first two, as programs of this machine
+	@$(PY) -m demo.up up
 
-down: ## stop them; docker compose down -v deletes their data too
-	docker compose down
+down: .venv/ready ## stop them; docker compose down -v deletes their data too
+	@$(PY) -m demo.up down
 
 demo: .venv/ready ## run the whole tutorial in this terminal, 1 minute (TIMING=real: 7; STACK=docker or local chooses)
 	@TIMING=$(TIMING) STACK=$(STACK) $(PY) -m demo

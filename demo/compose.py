@@ -78,9 +78,7 @@ def compose_stack(
     environment = {**os.environ, **free_ports, "PROMETHEUS_FILES": str(configuration)}
     compose = ["docker", "compose", "--project-directory", str(ROOT), "-p", PROJECT]
     compose += [f"--file={ROOT / file}" for file in files]
-    docker(["docker", "version", "--format", "{{.Server.Version}}"], 30)
-    if "compose" not in docker(["docker", "info", "--format", "{{range .ClientInfo.Plugins}}{{.Name}} {{end}}"], 30):
-        raise DockerError("Docker failed (it has no compose plugin)")
+    check_docker()
     try:
         progress("Starting the compose stack, which fetches the images the first time …")
         docker([*compose, "up", "-d", "--wait", *services], 600, environment)
@@ -91,6 +89,17 @@ def compose_stack(
         yield Stack(**address)
     finally:
         docker([*compose, "down", "-v"], 120, environment)
+
+
+def check_docker() -> None:
+    """Check that Docker can run the services.
+
+    Raises:
+        DockerError: it cannot.
+    """
+    docker(["docker", "version", "--format", "{{.Server.Version}}"], 30)
+    if "compose" not in docker(["docker", "info", "--format", "{{range .ClientInfo.Plugins}}{{.Name}} {{end}}"], 30):
+        raise DockerError("Docker failed (it has no compose plugin)")
 
 
 def docker(command: list[str], limit: float, environment: dict[str, str] | None = None) -> str:

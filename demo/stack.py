@@ -151,15 +151,17 @@ def pushgateway(folder: Path, *options: str, scheme: str = "http", port: int = 0
 
 
 @contextmanager
-def local_stack(folder: Path, timing: dict[str, str]) -> Iterator[Stack]:
-    """Run both as processes of this machine."""
+def local_stack(
+    folder: Path, timing: dict[str, str], pushgateway_port: int = 0, prometheus_port: int = 0
+) -> Iterator[Stack]:
+    """Run both as processes of this machine; on free ports unless they are given."""
     log = folder / "prometheus.log"
-    with pushgateway(folder) as gateway:
+    with pushgateway(folder, port=pushgateway_port) as gateway:
         files = prometheus_files(folder, gateway.removeprefix("http://"), timing)
         command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
         command += [
             f"--storage.tsdb.path={folder / 'data'}",
-            "--web.listen-address=127.0.0.1:0",
+            f"--web.listen-address=127.0.0.1:{prometheus_port}",
             *web_pages(command[0]),
         ]
         with running(command, "http://{address}/-/ready", log):

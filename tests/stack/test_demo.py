@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,32 @@ def addresses(output: str) -> tuple[str, ...]:
     found = re.search(r"^Prometheus (http://[\d.]+:\d+), Pushgateway (http://[\d.]+:\d+) ", output, re.MULTILINE)
     assert found, output
     return found.groups()
+
+
+def test_up_without_docker_runs_both_programs_until_down(tmp_path: Path) -> None:
+    for folder in ("demo", "lag_detector", "prometheus", "tutorial"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    names = ("prometheus", "prometheus-pushgateway")
+    local = {programs.VARIABLES[name]: programs.program(name) for name in names}
+    free_ports = {"PROMETHEUS_PORT": "0", "PUSHGATEWAY_PORT": "0"}
+    environment = {**os.environ, **local, **free_ports, "DOCKER_HOST": f"unix://{tmp_path}/nobody"}
+
+    def run(command: str) -> str:
+        process = [sys.executable, "-m", "demo.up", command]
+        done = subprocess.run(process, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        started = run("up")
+        assert not any(map(is_closed, addresses(started.replace(". There", " There"))))
+        assert run("up") == started
+        assert "There is no Grafana" in started
+    finally:
+        stopped = run("down")
+    assert "are stopped" in stopped
+    assert all(map(is_closed, addresses(started.replace(". There", " There"))))
+    assert run("down") == "Nothing is running.\n"
 
 
 @pytest.mark.slow
