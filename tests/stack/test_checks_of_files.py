@@ -3,7 +3,7 @@
 import copy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tests.helpers.grafana_files import (
     ALERTING,
     CONSUMERS,
     DASHBOARD,
+    DASHBOARDS,
     DATASOURCES,
     RULE,
     Json,
@@ -21,10 +22,31 @@ from tests.helpers.grafana_files import (
 )
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 
 def misspell(tree: Any, key: str) -> None:
     tree[f"{key}s"] = tree.pop(key)
+
+
+def misspelt_keys(tree: Any, place: str) -> Iterator[str]:
+    """Yield the place of each key in `tree`. Until the next one, this key, and no other, is misspelt."""
+    if isinstance(tree, dict | list):
+        for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
+            yield from misspelt_keys(value, f"{place}.{key}")
+            if isinstance(tree, dict):
+                misspell(tree, key)
+                yield f"{place}.{key}"
+                tree[key] = tree.pop(f"{key}s")
+
+
+def test_schema_finds_each_misspelt_key_of_each_panel() -> None:
+    schema = yaml.safe_load((ROOT / "tests/stack/schemas/dashboard.yml").read_text())
+    valid = Draft202012Validator({"$ref": "#/$defs/panel", "$defs": schema["$defs"]}).is_valid
+    for panel in (panel for dashboard in copy.deepcopy(DASHBOARDS) for panel in dashboard["panels"]):
+        assert valid(panel)
+        assert [place for place in misspelt_keys(panel, panel["title"]) if valid(panel)] == []
 
 
 @pytest.mark.parametrize(
@@ -111,11 +133,18 @@ def lint_of_broken(file: Path, written: str, misspelt: str, schema: str, folder:
         ("alerting/visits.yml", "type: gt", "type: above", "conditions[0].evaluator.type"),
         ("alerting/visits.yml", "range: false", "range: true", "data[0].model.range"),
         ("visits-lag.json", '"stepAfter"', '"step"', "$.panels[3].fieldConfig.defaults.custom.lineInterpolation"),
-        ("visits-lag.json", '"alertName"', '"alertname"', "$.panels[2].options"),
         ("visits-lag.json", '"dashed"', '"dash"', "$.panels[3].fieldConfig.overrides[0].properties[5].value.mode"),
         ("visits-lag.json", '"now-30m"', '"now-30"', "$.time.from"),
         ("delta-consumers.json", '"includeAll"', '"includeall"', "$.templating.list[0]"),
         ("delta-consumers.json", "label_values(", "label_value(", "$.templating.list[0].query.query"),
+        ("delta-consumers.json", '"special"', '"value"', "$.panels[0].fieldConfig.defaults.mappings"),
+        (
+            "delta-consumers.json",
+            '"purple"',
+            '"green"',
+            "panels[0].fieldConfig.defaults.mappings[0].options.result.color",
+        ),
+        ("delta-consumers.json", '"unit": "s"', '"unit": "s", "decimals": 0', "$.panels[1].fieldConfig.defaults"),
         ("delta-consumers.json", '"unit": "bytes"', '"unit": "byte"', "$.panels[9].fieldConfig.defaults.unit"),
     ],
 )

@@ -23,12 +23,12 @@ import pytest
 import yaml
 
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
-every_dashboard = pytest.mark.parametrize("of", DASHBOARDS, ids=[each["uid"] for each in DASHBOARDS])
+every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=[each["uid"] for each in DASHBOARDS])
 
 
 @every_dashboard
-def test_round_trip_of_dashboard_keeps_every_key(of: Json) -> None:
-    assert lost_keys_of_dashboard(of) == []
+def test_round_trip_of_dashboard_keeps_every_key(dashboard: Json) -> None:
+    assert lost_keys_of_dashboard(dashboard) == []
 
 
 def test_round_trip_of_alert_keeps_every_key() -> None:
@@ -43,14 +43,14 @@ def test_references_in_the_files_have_a_target() -> None:
 def test_query_threshold_and_times_are_the_same_everywhere() -> None:
     rule = Rule.from_file(REAL)
     rules = yaml.safe_load((ROOT / "prometheus/rules/visits.yml").read_text())["groups"]
-    ((group, of_prometheus),) = [(g, r) for g in rules for r in g["rules"] if r.get("alert") == ALERT]
+    ((group, same),) = [(g, r) for g in rules for r in g["rules"] if r.get("alert") == ALERT]
     readme = (ROOT / "README.md").read_text()
     assert RULE["title"] == ALERT == PANELS["Alert in Grafana"]["options"]["alertName"]
     assert {LAG, rule.query, queries()["Lag now: A"], queries()["Versions and lag: lag"]} == {LAG}
-    assert of_prometheus["expr"] == f"{LAG} > {rule.threshold}"
+    assert same["expr"] == f"{LAG} > {rule.threshold}"
     assert f"```\n{LAG}\n```" in readme
     assert f"IS ABOVE **{rule.threshold}**" in readme
-    assert (group["interval"], of_prometheus["for"]) == (ALERTING["groups"][0]["interval"], RULE["for"]) == ("1m", "2m")
+    assert (group["interval"], same["for"]) == (ALERTING["groups"][0]["interval"], RULE["for"]) == ("1m", "2m")
     assert "| **New evaluation group** | any name, interval **1m** |" in readme
     assert "| **Pending period** | **2m** |" in readme
     assert f"`{ALERT}`" in readme
@@ -66,8 +66,10 @@ def test_colors_of_visits_lag_change_at_the_thresholds_of_the_alerts() -> None:
     threshold = Rule.from_file(REAL).threshold
     lag_now = PANELS["Lag now"]["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert lag_now[-1] == {"value": threshold + 1, "color": "red"}  # a lag is a whole number
-    line = PANELS["Versions and lag"]["fieldConfig"]["overrides"][0]["properties"][-1]["value"]["steps"]
-    assert line[-1] == {"value": threshold, "color": "red"}
+    (lag,) = PANELS["Versions and lag"]["fieldConfig"]["overrides"]
+    properties = {each["id"]: each["value"] for each in lag["properties"]}
+    assert properties["thresholds"]["steps"][-1] == {"value": threshold, "color": "red"}
+    assert properties["custom.axisSoftMax"] > threshold  # a line above the axis is not drawn
     rules = (ROOT / "prometheus/rules/visits.yml").read_text()
     silence = PANELS["Since the last push"]["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
     assert rules.count(f"> 0) > {silence}\n") == 2
@@ -76,24 +78,29 @@ def test_colors_of_visits_lag_change_at_the_thresholds_of_the_alerts() -> None:
 def test_colors_of_delta_consumers_change_at_the_thresholds_of_the_alerts() -> None:
     rules = (ROOT / "prometheus/rules/watch.yml").read_text()
     defaults = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in CONSUMERS["panels"]}
-    last = {title: of["thresholds"]["steps"][-1]["value"] for title, of in defaults.items() if "thresholds" in of}
-    of_rule = dict(re.findall(r"alert: (.+)\n +expr: .* > (\d+)\n", rules))
-    assert last["Lag now"] - 1 == last["Lag in versions"] == int(of_rule["Delta consumer behind"])
-    assert last["Lag in time now"] == last["Lag in time"] == int(of_rule["Delta consumer late"])
-    assert last["Running batch"] == int(of_rule["Delta consumer batch too long"])
-    assert last["Watcher"] == int(of_rule["Delta watcher stuck"])
+    stepped = {title: default["thresholds"]["steps"] for title, default in defaults.items() if "thresholds" in default}
+    last = {title: steps[-1]["value"] for title, steps in stepped.items()}
+    limits = dict(re.findall(r"alert: (.+)\n +expr: .* > (\d+)\n", rules))
+    assert last["Lag now"] - 1 == last["Lag in versions"] == int(limits["DeltaConsumerBehind"])
+    assert last["Lag in time now"] == last["Lag in time"] == int(limits["DeltaConsumerLate"])
+    assert last["Running batch"] == int(limits["DeltaConsumerBatchTooLong"])
+    assert last["Watcher"] == int(limits["DeltaWatcherStuck"])
+    # A threshold above the axis is not drawn.
+    dashed = {panel["title"] for panel in CONSUMERS["panels"] if "dashed line" in panel["description"]}
+    assert dashed == {"Lag in versions", "Running batch", "Watcher"}
+    assert all(defaults[title]["custom"]["axisSoftMax"] > last[title] for title in dashed)
 
 
 @every_dashboard
-def test_panels_do_not_overlap(of: Json) -> None:
+def test_panels_do_not_overlap(dashboard: Json) -> None:
     occupied: set[tuple[int, int]] = set()
-    for panel in of["panels"]:
+    for panel in dashboard["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert max(x for x, _ in cells) < 24, panel["title"]
         assert not cells & occupied, panel["title"]
         occupied |= cells
-    ids = [panel["id"] for panel in of["panels"]]
+    ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
 
 

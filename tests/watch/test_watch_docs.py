@@ -15,10 +15,12 @@ DOCS = ROOT / "docs"
 PAGE = (DOCS / "watcher.md").read_text()
 
 
-def test_all_alerts_on_the_watcher_are_on_the_page() -> None:
+def test_all_alerts_on_the_watcher_are_on_the_page_with_their_severity() -> None:
     rules = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["groups"]
-    alerts = [rule["alert"] for group in rules for rule in group["rules"] if "alert" in rule]
-    assert re.findall(r"^\| (Delta .+?) \|", PAGE, re.MULTILINE) == alerts
+    alerts = [rule for group in rules for rule in group["rules"] if "alert" in rule]
+    assert re.findall(r"^\| (Delta\w+) \| (critical|warning) \|", PAGE, re.MULTILINE) == [
+        (rule["alert"], rule["labels"]["severity"]) for rule in alerts
+    ]
 
 
 def test_all_alerts_say_what_is_wrong_why_it_matters_and_what_to_do() -> None:
