@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -9,10 +10,9 @@ import lag_detector
 from demo.stack import ROOT
 
 import pytest
-import tomllib
 
 PACKAGES = ("delta_watch", "lag_detector")
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = version("lag-detector")
 
 
 def run(*command: str, folder: Path = ROOT) -> str:
