@@ -24,7 +24,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 SCRIPTS = ["create_table.py", "visits_creator_job.py", "visits_reader.py", "visits_consumer.py"]
-EXAMPLES = ["examples/long_running_consumer.py", "examples/own_table.py", "examples/retire_consumer.py"]
+EXAMPLES = ["examples/long_running_consumer.py", "examples/retire_consumer.py"]
 MODULES = ["tutorial.prepare", "tutorial.reset", "tutorial.java"]
 
 

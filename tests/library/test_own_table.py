@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tutorial.jars import CACHE, EXCLUDES
+
 from demo.programs import program
 from demo.stack import ROOT
 from lag_detector.pushgateway import Pushgateway
@@ -20,6 +22,7 @@ WRITER, READER = "orders_writer_version", "orders_reader_version_billing"
 
 
 @pytest.mark.slow
+@pytest.mark.launcher
 def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Workspace) -> None:
     stack = workspace.stack
     rules = yaml.safe_load(RULES)["groups"][0]["rules"]
@@ -36,7 +39,17 @@ def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Works
     assert {rule["alert"] for rule in rules} == {unknown, *of_lag}
     wait_until_equal(firing, {unknown})
     lake = workspace.folder / "lake"
-    with workspace.start("examples/own_table.py", LAKE=str(lake), PYTHONPATH="") as billing:
+    # The jars that make setup has fetched, without those that Spark has itself. The rest saves time.
+    (workspace.folder / "spark-defaults.conf").write_text(f"""
+        spark.jars.ivy {CACHE / "ivy"}
+        spark.jars.excludes {EXCLUDES}
+        spark.databricks.delta.snapshotPartitions 1
+        spark.sql.shuffle.partitions 1
+        spark.ui.enabled false
+        spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1
+    """)
+    settings = {"LAKE": str(lake), "PYTHONPATH": "", "SPARK_CONF_DIR": str(workspace.folder)}
+    with workspace.start("examples/own_table.py", **settings) as billing:
         try:
             wait_until_equal(pushed, {WRITER: 0, READER: 0}, limit=120)
             wait_until_equal(firing, set())
