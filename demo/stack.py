@@ -141,10 +141,15 @@ def running(
 
 
 @contextmanager
-def pushgateway(folder: Path, *options: str, scheme: str = "http", port: int = 0) -> Iterator[str]:
-    """Run a Pushgateway that keeps its gauges in `folder`, and yield its address."""
+def pushgateway(
+    folder: Path, *options: str, scheme: str = "http", host: str = "127.0.0.1", port: int = 0
+) -> Iterator[str]:
+    """Run a Pushgateway that keeps its gauges in `folder`, and yield its address.
+
+    Without that option, Debian's keeps them where the machine's own gateway does.
+    """
     log = folder / "pushgateway.log"
-    command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", *options]
+    command = [program("prometheus-pushgateway"), f"--web.listen-address={host}:{port}", *options]
     command += [f"--persistence.file={folder / 'gauges'}"]
     with running(command, f"{scheme}://{{address}}/-/ready", log):
         yield f"{scheme}://{listening_on(log)}"

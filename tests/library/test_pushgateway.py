@@ -1,7 +1,7 @@
 """Pushing: what arrives at a real Pushgateway, and how a push fails."""
 
 import os
-import signal
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +13,7 @@ from urllib.request import Request, urlopen
 
 from tutorial import settings
 
-from demo.programs import program
-from demo.stack import listening_on, pushgateway, running
+from demo.stack import ROOT, pushgateway
 from lag_detector.errors import LagDetectorError, PushgatewayError
 from lag_detector.pushgateway import ATTEMPT_TIMEOUT, RETRY_DELAYS, TIME_LIMIT, Pushgateway
 from tests.helpers import disk_truth as truth
@@ -240,12 +239,10 @@ def has_ipv6_loopback() -> bool:
 def test_push_to_loopback_bypasses_proxy_and_keeps_environment(
     host: str, no_proxy: str | None, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "log"
-    command = [program("prometheus-pushgateway"), f"--web.listen-address={host}:0"]
     for variable in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with running(command, "http://{address}/-/ready", log):
-        address = f"http://{host}:{listening_on(log).rpartition(':')[2]}"
+    with pushgateway(tmp_path, host=host) as listening:
+        address = f"http://{host}:{listening.rpartition(':')[2]}"
         with monkeypatch.context() as patch:
             patch.setenv("http_proxy", f"http://127.0.0.1:{closed_port}")
             if no_proxy:
@@ -400,25 +397,25 @@ def test_push_latest_when_version_changes_meanwhile_pushes_again(
     assert list(remaining) == []
 
 
-@pytest.mark.parametrize(
-    ("persistent", "end", "kept"),
-    [pytest.param(True, signal.SIGTERM, {METRIC: 3}, id="kept"), pytest.param(False, signal.SIGKILL, {}, id="lost")],
-)
+@pytest.mark.parametrize(("folder", "kept"), [("first", {METRIC: 3}), ("second", {})])
 def test_push_after_gateway_restart_is_delivered(
-    persistent: bool, end: signal.Signals, kept: dict[str, float], push: Push, tmp_path: Path
+    folder: str, kept: dict[str, float], push: Push, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    command = [program("prometheus-pushgateway"), f"--persistence.file={tmp_path / 'gauges' if persistent else ''}"]
-    with running([*command, "--web.listen-address=127.0.0.1:0"], "http://{address}/-/ready", log) as gateway:
-        address = f"http://{listening_on(log)}"
+    """Started again with its gauges, or without them."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with pushgateway(tmp_path / "first") as address:
         push(address, 3)
-        gateway.send_signal(end)
-        gateway.wait(30)
-    command.append(f"--web.listen-address={address.removeprefix('http://')}")
-    with running(command, f"{address}/-/ready", log):
+    with pushgateway(tmp_path / folder, port=int(address.rpartition(":")[2])):
         assert truth.gauges(address) == kept
         push(address, 6)
         assert truth.gauges(address) == {METRIC: 6}
+
+
+def test_gateway_and_prometheus_are_started_in_one_place() -> None:
+    """There each gets a folder of its own. Debian's would otherwise write to those of the machine's services."""
+    starts = [file for file in ROOT.glob("[a-z]*/*.py") if re.search(r'\[program\("prometheus', file.read_text())]
+    assert starts == [ROOT / "demo" / "stack.py"]
 
 
 def test_push_with_wrong_password_is_rejected(push: Push, tmp_path: Path) -> None:
