@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 
 from tutorial.checkpoint import damage
-from tutorial.settings import DEBUG, checkpoint_location, table_location, warehouse
+from tutorial.settings import DEBUG, REPOSITORY, checkpoint_location, table_location, warehouse
 
 from lag_detector.errors import LagDetectorError, PushgatewayError
 
@@ -38,10 +38,71 @@ START_GATEWAY = (
 )
 REJECTED = "fix what its answer names, then run the script again"
 
-# A pattern for a cause that Spark, Delta, Java or Python names → our sentence. The first match wins, so a cause that
-# can be behind any other one comes first: a full disk also damages files.
+# Spark's process is gone. Why, only its log can say.
+ENDED = (
+    r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
+    r"|trying to connect to the Java server|\[Errno \d+] Connection refused|No active or default Spark session"
+)
+
+# A pattern for a cause that Spark, Delta, Java or Python names → our sentence. The first match wins.
+# Why Spark does not start. It has not touched the warehouse yet, so that the sentences below would be false.
+START_CAUSES = {
+    r"Failed to create local dir in (?P<folder>[^\n]+)\. Ignoring.*Failed to create any local dir": (
+        "Spark cannot write its temporary files in {folder}; set SPARK_LOCAL_DIRS to a folder with free space that you "
+        "can write to"
+    ),
+    r"Failed to create a temp directory \(under (?P<folder>[^\n]+)\) after": (
+        "Java cannot write its temporary files in {folder}; add -Djava.io.tmpdir=FOLDER to JAVA_TOOL_OPTIONS, with a "
+        "folder that you can write to"
+    ),
+    r"(?P<cause>Could not reserve enough space[^\n]*|Could not allocate compressed class space[^\n]*"
+    r"|insufficient memory for the Java Runtime Environment|unable to create native thread)": (
+        "Java does not get the memory or the threads that it needs ({cause}); ask for less in SPARK_DRIVER_MEMORY or "
+        "in Java's options, or raise the limit, which ulimit -a shows or your container sets"
+    ),
+    r"A fatal error has been detected by the Java Runtime": (
+        "Java itself crashed; delete {cache} and run make setup, or install another build of Java"
+    ),
+    r"'JavaPackage' object is not callable|Failed to find the data source: delta"
+    r"|(?:NoClassDefFoundError|ClassNotFoundException): (?:io.delta|org.apache.spark.sql.delta)": (
+        "Spark does not find all of Delta's classes; delete {cache}, which has its jars, and run make setup, or give "
+        "spark-submit the option --packages"
+    ),
+    r"ClassNotFoundException: (?:Class )?(?P<name>[\w.$]+)": (
+        "Spark's configuration names the class {name}, which it does not find; correct it in spark-defaults.conf, or "
+        "add its jar with spark.driver.extraClassPath"
+    ),
+    r"Master must either be|Could not parse Master URL": (
+        "Spark does not know such a master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
+    ),
+    r"PKIX path building failed": (
+        "Java does not trust the certificate of Maven Central, or of a proxy in between; set JAVA_TOOL_OPTIONS to "
+        "-Djavax.net.ssl.trustStore=FILE, with a trust store that has it"
+    ),
+    r"unresolved dependency|download failed": (
+        "Delta's jars could not be fetched from Maven Central; run the script again with a network connection, which "
+        "is only needed once"
+    ),
+    r"basedir must be absolute|invalid null input: name": (
+        "Spark needs a user with a name, and this user id has none; add a line for it to /etc/passwd, or run as "
+        "another user"
+    ),
+    r"Only one SparkContext should be running": (
+        "PYSPARK_GATEWAY_PORT is inherited from a program with a Spark session of its own; unset PYSPARK_GATEWAY_PORT "
+        "and PYSPARK_GATEWAY_SECRET"
+    ),
+    r"All masters are unresponsive|Cannot call methods on a stopped SparkContext": (
+        "Spark stopped by itself, as it does when no Spark master answers; check that the master runs and that "
+        "SPARK_MASTER is its address"
+    ),
+}
+
+# Why a step fails. A cause that can be behind any other one comes first: a full disk also damages files.
 CAUSES = {
-    r"No space left on device": "the warehouse's disk is full; free some space and run the script again",
+    r"No space left on device": (
+        "a disk is full, the warehouse's or that of Spark's temporary files (SPARK_LOCAL_DIRS, by default /tmp); free "
+        "some space and run the script again"
+    ),
     r"Permission denied|AccessControlException|Read-only file system|Operation not permitted": READ_ONLY,
     r"\[DELTA_SOURCE_TABLE_IGNORE_CHANGES].*?for example (?P<what>\w+).*?at version (?P<version>\d+)": (
         "version {version} of the table changed existing rows ({what}), and a stream only reads added rows; " + CONTINUE
@@ -79,29 +140,6 @@ CAUSES = {
     ),
     r"\[DELTA_CANNOT_CREATE_LOG_PATH]|failed to create its directory|Mkdirs failed|mkdir of [^\n]* failed"
     r"|FileAlreadyExistsException|ParentNotDirectoryException|Not a directory": READ_ONLY,
-    r"Master must either be|Could not parse Master URL": (
-        "Spark does not know such a master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
-    ),
-    r"PKIX path building failed": (
-        "Java does not trust the certificate of Maven Central, or of a proxy in between; set JAVA_TOOL_OPTIONS to "
-        "-Djavax.net.ssl.trustStore=FILE, with a trust store that has it"
-    ),
-    r"unresolved dependency|download failed": (
-        "Delta's jars could not be fetched from Maven Central; run the script again with a network connection, which "
-        "is only needed once"
-    ),
-    r"basedir must be absolute|invalid null input: name": (
-        "Spark needs a user with a name, and this user id has none; add a line for it to /etc/passwd, or run as "
-        "another user"
-    ),
-    r"Only one SparkContext should be running": (
-        "PYSPARK_GATEWAY_PORT is inherited from a program with a Spark session of its own; unset PYSPARK_GATEWAY_PORT "
-        "and PYSPARK_GATEWAY_SECRET"
-    ),
-    r"All masters are unresponsive|Cannot call methods on a stopped SparkContext": (
-        "Spark stopped by itself, as it does when no Spark master answers; check that the master runs and that "
-        "SPARK_MASTER is its address"
-    ),
     r"No FileSystem for scheme|ClassNotFoundException: Class \S*[Ff]ile[Ss]ystem not found": (
         "Spark has no file system for {warehouse}; set VISITS_WAREHOUSE to a folder, or give Spark the jars of that "
         "file system"
@@ -110,10 +148,8 @@ CAUSES = {
         "the warehouse's file system does not answer at {address}; check that it runs and that VISITS_WAREHOUSE is its "
         "address"
     ),
-    r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
-    r"|trying to connect to the Java server|\[Errno \d+] Connection refused|No active or default Spark session": (
-        SPARK_ENDED
-    ),
+    **START_CAUSES,
+    ENDED: SPARK_ENDED,
 }
 
 CONCURRENT = r"\[CONCURRENT_STREAM_LOG_UPDATE]|Multiple streaming queries are concurrently using"
@@ -131,15 +167,19 @@ def error_message(error: BaseException) -> str:
     if isinstance(error, LagDetectorError):
         return text
     text = f"{text}\n{getattr(error, '_stackTrace', '')}"  # PySpark keeps the stack trace apart from the message
-    return known_message(text) or f"{_cause(text) or type(error).__name__} (run again with {DEBUG}=1 to see where)"
+    return known_message(text) or f"{first_cause(text) or type(error).__name__} (run again with {DEBUG}=1 to see where)"
+
+
+def start_message(text: str) -> str | None:
+    """Return the sentence for why Spark did not start, or None if there is none."""
+    return _message(START_CAUSES, _without_frames(text))
 
 
 def known_message(text: str) -> str | None:
     """Return the sentence for what Spark, Delta or Java said, or None if there is none."""
     causes = _without_frames(text)
-    for pattern, message in CAUSES.items():
-        if found := re.search(pattern, causes, re.DOTALL):
-            return _fill(message, **found.groupdict())
+    if message := _message(CAUSES, causes):
+        return message
     if "streaming" in text and (found_damage := damage(checkpoint_location())):
         return _fill(CHECKPOINT_DAMAGED, damage=found_damage)
     if re.search(CONCURRENT, causes):
@@ -149,7 +189,14 @@ def known_message(text: str) -> str | None:
         )
     if re.search(LOG_CODE, text):
         return _fill(LOG_DAMAGED)
-    return _fill(CHECKPOINT_UNCLEAR, cause=_cause(text)) if re.search(CHECKPOINT_CODE, text) else None
+    return _fill(CHECKPOINT_UNCLEAR, cause=first_cause(text)) if re.search(CHECKPOINT_CODE, text) else None
+
+
+def _message(causes: dict[str, str], text: str) -> str | None:
+    for pattern, message in causes.items():
+        if found := re.search(pattern, text, re.DOTALL):
+            return _fill(message, **found.groupdict())
+    return None
 
 
 def another_table() -> str:
@@ -162,13 +209,14 @@ def _without_frames(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not re.match(r"\s+(at |\.\.\. \d+ more)", line))
 
 
-def _cause(text: str) -> str:
+def first_cause(text: str) -> str:
     """Return the first line of a Java or Python error that says something, and its root cause if that says more."""
     lines = [line.strip().rstrip(".") for line in _without_frames(text).splitlines()]
     noise = ("An error occurred while calling", "Traceback", "JVM stacktrace")
     first = next((line.removeprefix(": ") for line in lines if line and not line.startswith(noise)), "")
     root = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")][-1:]
-    return ": ".join([first, *(line for line in root if line.partition(": ")[2] not in first or ": " not in line)])
+    cause = ": ".join([first, *(line for line in root if line.partition(": ")[2] not in first or ": " not in line)])
+    return re.sub(r"(?:[a-z]\w*\.)+[A-Z]\w*(?:Exception|Error): ", "", cause)  # what follows says more
 
 
 def _fill(message: str, **found: str) -> str:
@@ -184,6 +232,7 @@ def _set_aside() -> str:
 
 # Evaluated only for a message that names the place.
 PLACES: dict[str, Callable[[], str]] = {
+    "cache": lambda: str(REPOSITORY / ".cache"),
     "warehouse": warehouse,
     "table": table_location,
     "checkpoint": checkpoint_location,

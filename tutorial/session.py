@@ -11,7 +11,7 @@ from typing import IO
 
 from tutorial import settings
 from tutorial.direct_start import start_java
-from tutorial.error_messages import error_message, known_message
+from tutorial.error_messages import first_cause, start_message
 from tutorial.fast_start import fast_java_options, local_settings, stop_fast, warm_up
 from tutorial.jars import fetch_jars, fetch_settings, jars_of, keep_jars, kept_jars
 from tutorial.java import Java, check_launcher_starts, find_java
@@ -22,7 +22,6 @@ from lag_detector.errors import LagDetectorError
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
@@ -54,15 +53,17 @@ def delta_session(
     Raises:
         LagDetectorError: no usable Java, Delta's jars cannot be fetched, or Spark does not start.
     """
-    submitted = settings.submitted()
+    submitted, variables = settings.submitted(), settings.spark_variables()
     conf = SparkConf(loadDefaults=False).setAll(list(ALWAYS.items())).setAppName(name)
     conf.set("spark.sql.warehouse.dir", f"{warehouse or settings.warehouse()}/")  # a bucket alone is no path
     progress("Starting Spark …")
     with spark_log() as log:
         try:
             context = SparkContext(conf=conf) if submitted else _start(conf, short_run, java_options, log)
-        except PySparkRuntimeError as error:
-            raise LagDetectorError(why_not_started(log)) from error
+        except LagDetectorError:
+            raise
+        except Exception as error:
+            raise LagDetectorError(why_not_started(error, log, variables)) from error
         spark = SparkSession(context)
         # PySpark's handler of Ctrl-C calls Java, which may be in the middle of a call and then accepts no other one,
         # not even stop(). With Python's own handler Java ends when Python has ended.
@@ -127,7 +128,8 @@ def _fetch_jars(java: Java, log: IO[bytes] | None) -> list[Path]:
         return fetch_jars(gateway)
     except Py4JJavaError as error:
         # Here, because the error's text comes from this Java. The log says why a server did not answer.
-        raise LagDetectorError(known_message(read_log(log)) or error_message(error)) from error
+        text = f"{error}\n{read_log(log)}"
+        raise LagDetectorError(start_message(text) or first_cause(text)) from error
     finally:
         gateway.shutdown()
         gateway.proc.stdin.close()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEBUG = "LAG_DETECTOR_DEBUG"
 CHECKPOINT = "visits_consumer"
+JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")  # Java itself reads them
 
 
 def debug() -> bool:
@@ -150,12 +151,17 @@ def spark_is_configured(conf_dir: Path) -> bool:
     Args:
         conf_dir: Spark's own configuration folder.
     """
-    read_elsewhere = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS"}
-    of_pyspark = {"SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"}  # it sets them, and child processes inherit them
-    variables = {name for name in os.environ if name.startswith("SPARK_")} - read_elsewhere - of_pyspark
-    variables |= {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys()
+    read_elsewhere = {"SPARK_HOME", "SPARK_MASTER", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", *JAVA_OPTIONS}
     files = [file for file in conf_dir.glob("*") if not file.name.startswith(".") and file.suffix != ".template"]
-    return bool(files) or any(os.environ[name] for name in variables)
+    return bool(files or spark_variables() - read_elsewhere)
+
+
+def spark_variables() -> set[str]:
+    """Return the environment variables that configure Spark or its Java."""
+    of_pyspark = {"SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"}  # it sets them, and child processes inherit them
+    others = {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR", *JAVA_OPTIONS}
+    names = {name for name in os.environ if name.startswith("SPARK_") or name in others} - of_pyspark
+    return {name for name in names if os.environ[name]}
 
 
 def use_local_jars(jars: list[Path]) -> None:

@@ -3,7 +3,7 @@
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
-from tutorial.error_messages import SPARK_ENDED, known_message
+from tutorial.error_messages import ENDED, SPARK_ENDED, first_cause, start_message
 from tutorial.settings import DEBUG, debug, spark_home
 
 from lag_detector.errors import LagDetectorError
@@ -71,13 +71,30 @@ def read_log(log: IO[bytes] | None) -> str:
     return log.read().decode(errors="replace")
 
 
-def why_not_started(log: IO[bytes] | None) -> str:
-    """Return one sentence for what the log says."""
-    text = read_log(log)
-    if message := known_message(text):
+def why_not_started(error: Exception, log: IO[bytes] | None, variables: Collection[str]) -> str:
+    """Return one sentence for why Spark did not start.
+
+    Args:
+        error: what PySpark raised. If it only says that Java has ended, the log says why.
+        log: the log of Spark's process.
+        variables: the environment variables that configure Spark.
+    """
+    ended = re.search(f"JAVA_GATEWAY_EXITED|{ENDED}", str(error))
+    text = _errors_in(read_log(log)) if ended else str(error)
+    if message := start_message(text):
         return message
-    says_why = r"Exception|Error|Unrecognized|Invalid|Conflicting|Multiple|Could not|not found"
-    noise = r"\s+at |Picked up|NOTE:|Error occurred during initialization of VM|Error: Could not create the Java"
-    lines = (line.strip().rstrip(".") for line in text.splitlines() if not re.match(noise, line))
-    cause = next((line for line in lines if re.search(says_why, line)), None)
-    return f"Spark did not start: {cause} (run again with {DEBUG}=1 to see its log)" if cause else SPARK_ENDED
+    cause = first_cause(text)
+    if not cause:
+        return SPARK_ENDED if ended else type(error).__name__
+    check = f"check {' and '.join(sorted(variables))}, or " if variables else ""
+    return f"Spark did not start: {cause}; {check}run again with {DEBUG}=1 to see its log"
+
+
+def _errors_in(log: str) -> str:
+    """Return the lines of the log that say what went wrong. Java's own follow a line that does not."""
+    log = log.replace("Error occurred during initialization of VM\n", "Error: ")
+    says_why = r"Exception|Error|ERROR|Unrecognized|Invalid|Conflicting|Multiple|Could not|[Nn]ot found|[Ff]atal|memory"
+    noise = r"\s+at |Picked up|NOTE:|Error: Could not create the Java|\S+ \S+ (?:WARN|INFO) "
+    prefix = r'(?:\S+ \S+ ERROR \w+: |Error: |Exception in thread "[^"]*" |# )'
+    lines = [line for line in log.splitlines() if re.search(says_why, line) and not re.match(noise, line)]
+    return "\n".join(re.sub(f"^{prefix}", "", line) for line in lines)

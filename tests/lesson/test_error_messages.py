@@ -163,7 +163,7 @@ def test_steps_when_disk_is_full_keep_the_checkpoint(
         (tmp_path / "filler").write_bytes(b"x" * (disk.f_bavail * disk.f_bsize - free))
         for step in (steps.consume, steps.write) if free == 0 else (steps.consume,):
             message = message_of(step)
-            assert message == "the warehouse's disk is full; free some space and run the script again"
+            assert message.startswith("a disk is full, the warehouse's or")
         (tmp_path / "filler").unlink()
         if any((steps.disk.checkpoint / "offsets").glob(".*.tmp")):  # what Spark leaves behind makes it refuse to start
             message = message_of(steps.consume)

