@@ -1,12 +1,13 @@
-"""Measure the speed that the README states. Print the results, and write those of all parts to benchmarks/results.md.
+"""Measure the speed that the README states. Print the results, and write them to benchmarks/results.md.
 
 Measures whole processes. What is compared runs in turn, so that a change of the machine's speed affects both sides.
 Each figure is the median of 5 runs, or of as many as the environment variable RUNS says. PARTS="a_round long_histories"
-measures only those parts.
+measures only those parts, and leaves the results of the others as they are.
 """
 
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,7 +58,10 @@ def a_round(folder: Path, settings: Settings) -> Iterator[str]:
             ordinary[name].append(measure([ordinary_way, step], here, settings))
     quick_start = seconds(empty)
     yield "## A round\n"
-    yield f"An empty session as in Delta's quick start: {quick_start:.1f} s, {peak(empty):.0f} MiB.\n"
+    yield (
+        f"An empty session as in Delta's quick start: {quick_start:.1f} s, {peak(empty):.0f} MiB. "
+        f"Medians of {RUNS} runs.\n"
+    )
     yield "| step | s | relative to an empty session | ordinary way, s | relative to it | MiB | ordinary way, MiB |"
     yield "|---|---|---|---|---|---|---|"
     for name, runs in ours.items():
@@ -73,26 +77,25 @@ def a_round(folder: Path, settings: Settings) -> Iterator[str]:
 
 def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
     """Leave out one measure for a fast start at a time, outside UTC."""
-    scripts = ("visits_creator_job", "visits_consumer")
-    runs: dict[str, Runs] = {name: {script: [] for script in scripts} for name in MEASURES}
+    script = "visits_creator_job"
+    runs: Runs = {name: [] for name in MEASURES}
     places = {name: {"VISITS_WAREHOUSE": str(folder / name), "TZ": "Asia/Tokyo"} for name in MEASURES}
     for place in places.values():
         measure([str(ROOT / "create_table.py")], folder, settings | place)
     for _ in turns("Each measure"):
-        for script in scripts:
-            for name, place in places.items():
-                arguments = ["-m", "benchmarks.without", name, script]
-                runs[name][script].append(measure(arguments, folder, settings | place))
+        for name, place in places.items():
+            runs[name].append(measure(["-m", "benchmarks.without", name, script], folder, settings | place))
     yield "## What each measure gains\n"
-    yield "The scripts without one measure for a fast start (`tutorial/fast_start.py`). The time zone is Asia/Tokyo.\n"
-    yield f"| without | {' | '.join(f'{script}, s | gain' for script in scripts)} | MiB |"
-    yield "|---|---|---|---|---|---|"
-    for name, of in runs.items():
-        cells = " | ".join(
-            f"{seconds(of[s]):.1f} | {(seconds(of[s]) - seconds(runs['nothing'][s])) / seconds(of[s]):+.0%}"
-            for s in scripts
-        )
-        yield f"| {name.replace('_', ' ')} | {cells} | {peak([run for s in scripts for run in of[s]]):.0f} |"
+    yield (
+        f"The writer without one measure for a fast start (`tutorial/fast_start.py`). The time zone is Asia/Tokyo. "
+        f"Medians of {RUNS} runs.\n"
+    )
+    yield "| without | visits_creator_job, s | gain | MiB |"
+    yield "|---|---|---|---|"
+    nothing = seconds(runs["nothing"])
+    for name, each in runs.items():
+        took = seconds(each)
+        yield f"| {name.replace('_', ' ')} | {took:.1f} | {(took - nothing) / took:+.0%} | {peak(each):.0f} |"
     yield ""
 
 
@@ -121,7 +124,7 @@ def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
     for _ in turns("Consumer that is up to date"):
         for versions, table in tables.items():
             runs[versions].append(measure(consumer, folder, settings | {"VISITS_WAREHOUSE": str(table)}))
-    yield "## Long histories\n"
+    yield f"## Long histories\n\nMedians of {RUNS} runs.\n"
     yield f"| | {SHORT} versions | {LONG:,} versions | ratio |\n|---|---|---|---|"
     few, many = (median(lookups[versions]) for versions in tables)
     yield f"| last version of the table, s | {few:.2f} | {many:.2f} | {many / few:.2f} |"
@@ -159,16 +162,19 @@ def main() -> None:
         raise LagDetectorError(f"PARTS names {', '.join(unknown)}; use some of these: {' '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as name, pushgateway(Path(name)) as gateway:
         settings = {"PUSHGATEWAY_URL": gateway, "PYTHONPATH": str(ROOT)}
-        text = [f"# Results of `make bench`\n\nMedians of {RUNS} runs, in turn, whole processes. {machine()}\n"]
-        print(text[0])
+        head = f"# Results of `make bench`\n\nWhole processes, in turn. {machine()}\n\n"
+        print(head)
+        measured = []
         for part in chosen:
             folder = Path(name, part)
             folder.mkdir()
+            measured.append("")
             for line in PARTS[part](folder, settings):
                 print(line, flush=True)
-                text.append(line)
-    if chosen == list(PARTS):
-        RESULTS.write_text("\n".join(text).rstrip() + "\n")
+                measured[-1] += f"{line}\n"
+    others = re.split("^(?=## )", RESULTS.read_text(), flags=re.MULTILINE)[1:]
+    sections = {section.partition("\n")[0]: section.strip() for section in [*others, *measured]}
+    RESULTS.write_text(head + "\n\n".join(sections.values()) + "\n")
 
 
 if __name__ == "__main__":

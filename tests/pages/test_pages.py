@@ -165,3 +165,10 @@ def test_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"`make ([a-z-]+)", ALL)) | set(re.findall(r"^make ([a-z-]+)", ALL, re.MULTILINE))
     assert named - set(targets) == set()
+
+
+def test_results_of_benchmarks_have_the_headings_and_columns_that_make_bench_writes() -> None:
+    results = (ROOT / "benchmarks" / "results.md").read_text().splitlines()
+    for file in (ROOT / "benchmarks").glob("*.py"):
+        for line in re.findall(r'yield "((?:## |\| ).+?)(?:\\n)?"\n', file.read_text()):
+            assert line in results
