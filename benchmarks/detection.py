@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tutorial.session import delta_session
 from tutorial.visits import READER_VERSION, TABLE, WRITER_VERSION
 
 import create_table
@@ -15,6 +14,7 @@ from benchmarks.history import use
 from benchmarks.prometheus import ask
 from benchmarks.turns import RUNS, Settings, turns
 from demo.stack import ALERT, COMPRESSED, LAG, Stack, local_stack, wait_for
+from fast_spark.session import delta_session
 from lag_detector import Pushgateway, last_commit, last_table_version
 
 from pyspark.sql import SparkSession

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
-from tutorial import fast_start
 from tutorial.script import run
 
 from demo.stack import ROOT
+from fast_spark import tuning
 from lag_detector.errors import LagDetectorError
 
 NOWHERE = Path("/nowhere")
@@ -16,35 +16,35 @@ NOWHERE = Path("/nowhere")
 
 def replace(name: str, value: object) -> None:
     """Replace a name in the module that uses it, which is not always the one that defines it."""
-    patch(f"tutorial.{name}", value).start()
+    patch(f"fast_spark.{name}", value).start()
 
 
 def kept_jars() -> None:
     replace("jars.JARS", NOWHERE)
-    replace("java_archive.JARS", NOWHERE)  # the archive does not fit other jars
+    replace("archive.JARS", NOWHERE)  # the archive does not fit other jars
     replace("session.keep_jars", lambda spark: None)
 
 
 def java_archive() -> None:
-    replace("fast_start.find_archive", lambda java: None)
+    replace("tuning.find_archive", lambda java: None)
 
 
 def one_compiler() -> None:
-    replace("fast_start.ONE_COMPILER", "-XX:TieredStopAtLevel=4")  # Java's default
+    replace("tuning.ONE_COMPILER", "-XX:TieredStopAtLevel=4")  # Java's default
 
 
 def java_in_utc() -> None:
-    others = tuple(option for option in fast_start.JAVA_OPTIONS if option != "-Duser.timezone=UTC")
-    replace("fast_start.JAVA_OPTIONS", others)
+    others = tuple(option for option in tuning.JAVA_OPTIONS if option != "-Duser.timezone=UTC")
+    replace("tuning.JAVA_OPTIONS", others)
 
 
 def interpreted_plans() -> None:
-    fast_start.SHORT_RUN.clear()
+    tuning.SHORT_RUN.clear()
 
 
 def few_partitions() -> None:
     for setting in ("sql.leafNodeDefaultParallelism", "sql.shuffle.partitions", "databricks.delta.snapshotPartitions"):
-        del fast_start.SETTINGS[f"spark.{setting}"]
+        del tuning.SETTINGS[f"spark.{setting}"]
 
 
 def warm_up() -> None:

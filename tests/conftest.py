@@ -6,10 +6,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from tutorial.java import find_java
-from tutorial.session import delta_session
-
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
+from fast_spark.java import find_java
+from fast_spark.session import delta_session
 from tests.helpers.delta_tables import Lake
 from tests.helpers.handmade_tables import Files, offset
 from tests.helpers.lesson_steps import Steps, Warehouses

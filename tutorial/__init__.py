@@ -2,14 +2,7 @@
 
 settings        every environment variable, and where things live
 visits          the table, and the names of its metrics
-session         a Spark session with Delta Lake
-spark_process   starting Spark's own process by Spark's launcher
-direct_start    starting it without the launcher
-java            finding a Java that Spark runs on
-java_archive    the archive from which Java starts faster: AppCDS or an AOT cache
-jars            fetching Delta's jars once
-fast_start      what makes a script that runs for seconds start fast
-prepare         python -m tutorial.prepare: fetch the jars, make the archive
+session         the session of the scripts, by `fast_spark`
 files           a path in the warehouse, on any file system
 reset           python -m tutorial.reset: delete the table, the checkpoints and the gauges, and nothing of others
 script          how a script ends

@@ -5,8 +5,11 @@ import shlex
 from collections.abc import Callable
 
 from tutorial.checkpoint import damage
-from tutorial.settings import DEBUG, REPOSITORY, checkpoint_location, table_location, warehouse
+from tutorial.settings import checkpoint_location, table_location, warehouse
 
+from fast_spark.console import SparkStartError
+from fast_spark.environment import DEBUG
+from fast_spark.failure import ENDED, SPARK_ENDED, first_cause, start_message, without_frames
 from lag_detector.errors import LagDetectorError, PushgatewayError
 
 START_OVER = "start over with python create_table.py"
@@ -18,7 +21,6 @@ ANOTHER_FOLDER = "it was left alone; set VISITS_WAREHOUSE to another folder, or 
 ANOTHER_TABLE = (
     "{table} holds another table than the tutorial's, or its log does not show its columns; " + ANOTHER_FOLDER
 )
-SPARK_ENDED = "Spark's own process ended unexpectedly (killed, or out of memory); run the script again to continue"
 READ_AGAIN = "set it aside with {set_aside} and run the consumer again, which then reads the table from the beginning"
 LOG_DAMAGED = (
     "a file of the table's log in {table}/_delta_log is damaged or missing; restore it from a copy, or " + START_OVER
@@ -38,66 +40,8 @@ START_GATEWAY = (
 )
 REJECTED = "fix what its answer names, then run the script again"
 
-# Spark's process is gone. Why, only its log can say.
-ENDED = (
-    r"Answer from Java side is empty|Error while (?:sending or receiving|obtaining a new communication channel)"
-    r"|trying to connect to the Java server|\[Errno \d+] Connection refused|No active or default Spark session"
-)
-
-# A pattern for a cause that Spark, Delta, Java or Python names → our sentence. The first match wins.
-# Why Spark does not start. It has not touched the warehouse yet, so that the sentences below would be false.
-START_CAUSES = {
-    r"Failed to create local dir in (?P<folder>[^\n]+)\. Ignoring.*Failed to create any local dir": (
-        "Spark cannot write its temporary files in {folder}; set SPARK_LOCAL_DIRS to a folder with free space that you "
-        "can write to"
-    ),
-    r"Failed to create a temp directory \(under (?P<folder>[^\n]+)\) after": (
-        "Java cannot write its temporary files in {folder}; add -Djava.io.tmpdir=FOLDER to JAVA_TOOL_OPTIONS, with a "
-        "folder that you can write to"
-    ),
-    r"(?P<cause>Could not reserve enough space[^\n]*|Could not allocate compressed class space[^\n]*"
-    r"|insufficient memory for the Java Runtime Environment|unable to create native thread)": (
-        "Java does not get the memory or the threads that it needs ({cause}); ask for less in SPARK_DRIVER_MEMORY or "
-        "in Java's options, or raise the limit, which ulimit -a shows or your container sets"
-    ),
-    r"A fatal error has been detected by the Java Runtime": (
-        "Java itself crashed; delete {cache} and run make setup, or install another build of Java"
-    ),
-    r"'JavaPackage' object is not callable|Failed to find the data source: delta"
-    r"|(?:NoClassDefFoundError|ClassNotFoundException): (?:io.delta|org.apache.spark.sql.delta)": (
-        "Spark does not find all of Delta's classes; delete {cache}, which has its jars, and run make setup, or give "
-        "spark-submit the option --packages"
-    ),
-    r"ClassNotFoundException: (?:Class )?(?P<name>[\w.$]+)": (
-        "Spark's configuration names the class {name}, which it does not find; correct it in spark-defaults.conf, or "
-        "add its jar with spark.driver.extraClassPath"
-    ),
-    r"Master must either be|Could not parse Master URL": (
-        "Spark does not know such a master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
-    ),
-    r"PKIX path building failed": (
-        "Java does not trust the certificate of Maven Central, or of a proxy in between; set JAVA_TOOL_OPTIONS to "
-        "-Djavax.net.ssl.trustStore=FILE, with a trust store that has it"
-    ),
-    r"unresolved dependency|download failed": (
-        "Delta's jars could not be fetched from Maven Central; run the script again with a network connection, which "
-        "is only needed once"
-    ),
-    r"basedir must be absolute|invalid null input: name": (
-        "Spark needs a user with a name, and this user id has none; add a line for it to /etc/passwd, or run as "
-        "another user"
-    ),
-    r"Only one SparkContext should be running": (
-        "PYSPARK_GATEWAY_PORT is inherited from a program with a Spark session of its own; unset PYSPARK_GATEWAY_PORT "
-        "and PYSPARK_GATEWAY_SECRET"
-    ),
-    r"All masters are unresponsive|Cannot call methods on a stopped SparkContext": (
-        "Spark stopped by itself, as it does when no Spark master answers; check that the master runs and that "
-        "SPARK_MASTER is its address"
-    ),
-}
-
-# Why a step fails. A cause that can be behind any other one comes first: a full disk also damages files.
+# A pattern for a cause that Spark, Delta, Java or Python names → our sentence. The first match wins, so a cause that
+# can be behind any other one comes first: a full disk also damages files.
 CAUSES = {
     r"No space left on device": (
         "a disk is full, the warehouse's or that of Spark's temporary files (SPARK_LOCAL_DIRS, by default /tmp); free "
@@ -148,8 +92,6 @@ CAUSES = {
         "the warehouse's file system does not answer at {address}; check that it runs and that VISITS_WAREHOUSE is its "
         "address"
     ),
-    **START_CAUSES,
-    ENDED: SPARK_ENDED,
 }
 
 CONCURRENT = r"\[CONCURRENT_STREAM_LOG_UPDATE]|Multiple streaming queries are concurrently using"
@@ -164,22 +106,22 @@ def error_message(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, PushgatewayError):
         return f"{text}; {REJECTED if error.rejected else START_GATEWAY}"
-    if isinstance(error, LagDetectorError):
+    if isinstance(error, LagDetectorError | SparkStartError):
         return text
     text = f"{text}\n{getattr(error, '_stackTrace', '')}"  # PySpark keeps the stack trace apart from the message
     return known_message(text) or f"{first_cause(text) or type(error).__name__} (run again with {DEBUG}=1 to see where)"
 
 
-def start_message(text: str) -> str | None:
-    """Return the sentence for why Spark did not start, or None if there is none."""
-    return _message(START_CAUSES, _without_frames(text))
-
-
 def known_message(text: str) -> str | None:
     """Return the sentence for what Spark, Delta or Java said, or None if there is none."""
-    causes = _without_frames(text)
-    if message := _message(CAUSES, causes):
-        return message
+    causes = without_frames(text)
+    for pattern, message in CAUSES.items():
+        if found := re.search(pattern, causes, re.DOTALL):
+            return _fill(message, **found.groupdict())
+    if started := start_message(causes):
+        return started
+    if re.search(ENDED, causes):
+        return SPARK_ENDED
     if "streaming" in text and (found_damage := damage(checkpoint_location())):
         return _fill(CHECKPOINT_DAMAGED, damage=found_damage)
     if re.search(CONCURRENT, causes):
@@ -192,31 +134,9 @@ def known_message(text: str) -> str | None:
     return _fill(CHECKPOINT_UNCLEAR, cause=first_cause(text)) if re.search(CHECKPOINT_CODE, text) else None
 
 
-def _message(causes: dict[str, str], text: str) -> str | None:
-    for pattern, message in causes.items():
-        if found := re.search(pattern, text, re.DOTALL):
-            return _fill(message, **found.groupdict())
-    return None
-
-
 def another_table() -> str:
     """Return the sentence for a table that is not, or may not be, the tutorial's."""
     return _fill(ANOTHER_TABLE)
-
-
-def _without_frames(text: str) -> str:
-    """Return the messages of a Java stack trace, without the places where they were thrown."""
-    return "\n".join(line for line in text.splitlines() if not re.match(r"\s+(at |\.\.\. \d+ more)", line))
-
-
-def first_cause(text: str) -> str:
-    """Return the first line of a Java or Python error that says something, and its root cause if that says more."""
-    lines = [line.strip().rstrip(".") for line in _without_frames(text).splitlines()]
-    noise = ("An error occurred while calling", "Traceback", "JVM stacktrace")
-    first = next((line.removeprefix(": ") for line in lines if line and not line.startswith(noise)), "")
-    root = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")][-1:]
-    cause = ": ".join([first, *(line for line in root if line.partition(": ")[2] not in first or ": " not in line)])
-    return re.sub(r"(?:[a-z]\w*\.)+[A-Z]\w*(?:Exception|Error): ", "", cause)  # what follows says more
 
 
 def _fill(message: str, **found: str) -> str:
@@ -232,7 +152,6 @@ def _set_aside() -> str:
 
 # Evaluated only for a message that names the place.
 PLACES: dict[str, Callable[[], str]] = {
-    "cache": lambda: str(REPOSITORY / ".cache"),
     "warehouse": warehouse,
     "table": table_location,
     "checkpoint": checkpoint_location,

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn
 
+from fast_spark.console import progress as progress
+
 STOPPED = "Stopped before the end; run it again to continue."
 CTRL_C = 130
 PACKAGES = ("pyspark", "delta", "prometheus_client")
@@ -30,11 +32,6 @@ def run(main: Callable[..., None], **arguments: str) -> NoReturn:
         arguments: their names, and what `--help` says about each.
     """
     sys.exit(_exit_code(main, arguments))
-
-
-def progress(line: str) -> None:
-    """Print a line on standard error. Standard output is for results."""
-    print(line, file=sys.stderr)
 
 
 @contextmanager
@@ -60,7 +57,8 @@ def on_stop_signal(stop: Callable[..., None]) -> Iterator[None]:
 
 def _exit_code(main: Callable[..., None], arguments: dict[str, str]) -> int:
     from tutorial.error_messages import error_message  # here, because it imports packages that may be missing
-    from tutorial.settings import debug
+
+    from fast_spark.environment import debug
 
     if not debug():
         # py4j and PySpark log at length what becomes one sentence here; PySpark also through its server.

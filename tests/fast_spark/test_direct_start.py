@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tutorial import direct_start
-from tutorial.direct_start import start_java
-from tutorial.fast_start import local_settings
-from tutorial.java import Java
-from tutorial.settings import spark_is_configured
-
 from demo.stack import ROOT
+from fast_spark import launch
+from fast_spark.environment import spark_is_configured
+from fast_spark.java import Java
+from fast_spark.launch import launch_directly
+from fast_spark.tuning import local_settings
 from lag_detector.errors import LagDetectorError
 from tests.helpers.workspace import Workspace
 
@@ -36,7 +35,7 @@ import json
 import os
 import sys
 
-from tutorial.session import delta_session
+from fast_spark.session import delta_session
 
 with delta_session("inspect", sys.argv[1]) as spark:
     spark.range(10).write.format("delta").mode("overwrite").save(f"{sys.argv[1]}/numbers")
@@ -75,7 +74,7 @@ def inspect(workspace: Workspace, **settings: str) -> Any:
 
 
 def is_direct(found: Any) -> bool:
-    return direct_start.GATEWAY_SERVER in found["java"]
+    return launch.GATEWAY_SERVER in found["java"]
 
 
 @pytest.mark.launcher
@@ -157,11 +156,11 @@ def fake_java(folder: Path, code: str) -> Java:
 
 
 def test_start_java_that_never_answers_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_start, "START_LIMIT", 0.5)
+    monkeypatch.setattr(launch, "START_LIMIT", 0.5)
     java = fake_java(tmp_path, f"echo $$ > {tmp_path}/pid; exec /bin/sleep 60")
     begin = time.monotonic()
     with pytest.raises(LagDetectorError, match="Java did not start within 0 seconds; install Java"):
-        start_java(java, [], [], None)
+        launch_directly(java, [], [], None)
     assert time.monotonic() - begin < 10
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
@@ -174,19 +173,19 @@ def test_start_java_on_ctrl_c_meanwhile_is_killed(tmp_path: Path, monkeypatch: p
         os.kill(os.getpid(), signal.SIGINT)
         return started[0]
 
-    monkeypatch.setattr(direct_start, "Popen", start_and_press_ctrl_c)
+    monkeypatch.setattr(launch, "Popen", start_and_press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        start_java(fake_java(tmp_path, "exec /bin/sleep 60"), [], [], None)
+        launch_directly(fake_java(tmp_path, "exec /bin/sleep 60"), [], [], None)
     assert started[0].returncode == -signal.SIGKILL
 
 
 def test_start_java_that_ends_raises(tmp_path: Path) -> None:
     with pytest.raises(PySparkRuntimeError, match="JAVA_GATEWAY_EXITED"):
-        start_java(fake_java(tmp_path, "exit 1"), [], [], None)
+        launch_directly(fake_java(tmp_path, "exit 1"), [], [], None)
 
 
 def test_start_java_without_execute_bits_names_it(tmp_path: Path) -> None:
     java = fake_java(tmp_path, "exit 1")
     Path(java.program).chmod(0o644)
     with pytest.raises(LagDetectorError, match=f"Java at {java.program} does not start .Permission denied.; install"):
-        start_java(java, [], [], None)
+        launch_directly(java, [], [], None)

@@ -5,16 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutorial.jars import JARS
-
 from demo.stack import ROOT
+from fast_spark.jars import JARS
 from tests.helpers.workspace import Workspace
 
 import pytest
 from pyspark.find_spark_home import _find_spark_home
 
 PRINT_SETTINGS = """
-from tutorial.fast_start import local_settings
+from fast_spark.tuning import local_settings
 from tutorial.session import delta_session
 
 with delta_session("test", "{warehouse}") as spark:

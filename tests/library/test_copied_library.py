@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutorial.jars import JARS
-
 from demo.stack import ROOT
+from fast_spark.jars import JARS
 from tests.helpers import disk_truth as truth
 
 import pytest

@@ -5,10 +5,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from tutorial.jars import CACHE, EXCLUDES
-
 from demo.programs import program
 from demo.stack import ROOT
+from fast_spark.environment import CACHE
+from fast_spark.jars import EXCLUDES
 from lag_detector.pushgateway import Pushgateway
 from tests.helpers import disk_truth as truth
 from tests.helpers.workspace import Workspace, wait_until_equal

@@ -414,7 +414,7 @@ def test_push_after_gateway_restart_is_delivered(
 
 def test_gateway_and_prometheus_are_started_in_one_place() -> None:
     """There each gets a folder of its own. Debian's would otherwise write to those of the machine's services."""
-    starts = [file for file in ROOT.glob("[a-z]*/*.py") if re.search(r'\[program\("prometheus', file.read_text())]
+    starts = [file for file in ROOT.glob("[a-z]*/**/*.py") if re.search(r'\[program\("prometheus', file.read_text())]
     assert starts == [ROOT / "demo" / "stack.py"]
 
 

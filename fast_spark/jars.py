@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tutorial.script import progress
-from tutorial.settings import REPOSITORY
+from fast_spark.console import progress
+from fast_spark.environment import CACHE
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
-CACHE = (REPOSITORY / ".cache").resolve()  # an archive fits the real path only, whichever link leads to it
 # Named after the pins: other pins need other jars.
 JARS = CACHE / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
 

