@@ -3,8 +3,8 @@
 Run it again to start the tutorial over: it deletes the old table, its consumers' checkpoints and the gauges.
 """
 
-from tutorial.reset import start_over
 from tutorial.script import progress, run
+from tutorial.reset import start_over
 from tutorial.session import delta_session
 from tutorial.settings import pushgateway, table_location
 from tutorial.visits import TABLE

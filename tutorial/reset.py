@@ -6,9 +6,9 @@ It leaves alone what is not the tutorial's own: the warehouse may be a lake that
 import json
 import re
 
+from tutorial.script import progress, run
 from tutorial.error_messages import ANOTHER_FOLDER, another_table, error_message
 from tutorial.files import WarehousePath
-from tutorial.script import progress, run
 from tutorial.session import delta_session
 from tutorial.settings import CHECKPOINT, checkpoints_location, pushgateway, table_location, warehouse
 from tutorial.visits import COLUMNS, METRICS, columns

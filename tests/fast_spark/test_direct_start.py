@@ -11,11 +11,11 @@ from typing import Any
 
 from demo.stack import ROOT
 from fast_spark import launch
+from fast_spark.console import SparkStartError
 from fast_spark.environment import spark_is_configured
 from fast_spark.java import Java
 from fast_spark.launch import launch_directly
 from fast_spark.tuning import local_settings
-from lag_detector.errors import LagDetectorError
 from tests.helpers.workspace import Workspace
 
 import pytest
@@ -159,7 +159,7 @@ def test_start_java_that_never_answers_is_killed(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(launch, "START_LIMIT", 0.5)
     java = fake_java(tmp_path, f"echo $$ > {tmp_path}/pid; exec /bin/sleep 60")
     begin = time.monotonic()
-    with pytest.raises(LagDetectorError, match="Java did not start within 0 seconds; install Java"):
+    with pytest.raises(SparkStartError, match="Java did not start within 0 seconds; install Java"):
         launch_directly(java, [], [], None)
     assert time.monotonic() - begin < 10
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
@@ -187,5 +187,5 @@ def test_start_java_that_ends_raises(tmp_path: Path) -> None:
 def test_start_java_without_execute_bits_names_it(tmp_path: Path) -> None:
     java = fake_java(tmp_path, "exit 1")
     Path(java.program).chmod(0o644)
-    with pytest.raises(LagDetectorError, match=f"Java at {java.program} does not start .Permission denied.; install"):
+    with pytest.raises(SparkStartError, match=f"Java at {java.program} does not start .Permission denied.; install"):
         launch_directly(java, [], [], None)

