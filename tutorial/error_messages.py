@@ -88,7 +88,7 @@ CAUSES = {
         "Spark has no file system for {warehouse}; set VISITS_WAREHOUSE to a folder, or give Spark the jars of that "
         "file system"
     ),
-    r"Call From \S+ to (?P<address>\S+) failed on connection exception": (
+    r"(?:Call From \S+ to|HTTP request: Connect to) (?P<address>\S+) (?:\S+ )?failed(?: on connection exception|:)": (
         "the warehouse's file system does not answer at {address}; check that it runs and that VISITS_WAREHOUSE is its "
         "address"
     ),

@@ -341,6 +341,11 @@ def test_steps_with_any_form_of_warehouse_succeed(
     assert not steps.disk.checkpoint.exists()
 
 
+def test_bucket_whose_server_refuses_connections_names_the_address() -> None:
+    log = "Unable to execute HTTP request: Connect to 127.0.0.1:9000 [/127.0.0.1] failed: Connection refused"
+    assert "does not answer at 127.0.0.1:9000" in str(known_message(f"SdkClientException: {log}"))
+
+
 def test_fetch_through_proxy_with_own_certificate_names_the_trust_store() -> None:
     log = "Server access error at url https://example.org/x.pom (SSLHandshakeException: PKIX path building failed)"
     assert "JAVA_TOOL_OPTIONS" in str(known_message(f"{log}\nunresolved dependency: io.delta#delta-spark;4.4.0"))
