@@ -41,7 +41,7 @@ def program(name: str) -> str:
     """
     if named := os.environ.get(VARIABLES[name]):
         if not shutil.which(named):
-            raise LagDetectorError(f"{VARIABLES[name]}={named} is no program; correct it, or unset it")
+            raise LagDetectorError(f"{VARIABLES[name]}={named} cannot be run as a program; correct it, or unset it")
         return named
     found = shutil.which(name) or shutil.which(name, path=str(FETCHED / "usr" / "bin"))
     if found is None:
