@@ -12,12 +12,13 @@ from pyspark.sql.streaming.listener import (
     QueryStartedEvent,
     QueryTerminatedEvent,
     StreamingQueryListener,
+    StreamingQueryProgress,
 )
 from pyspark.sql.streaming.query import StreamingQuery
 
 from .errors import LagDetectorError
 from .pushgateway import Pushgateway, group_name
-from .versions import commit_timestamp, last_read_version, table_id
+from .versions import commit_timestamp, last_read_version, table_id, table_location
 
 logger = logging.getLogger("lag_detector")
 
@@ -30,7 +31,8 @@ class ReaderVersionListener(StreamingQueryListener):
 
     Args:
         spark: the session of the query.
-        query: the query to watch. Other queries, and later runs of this one, need a listener of their own.
+        query: the query to watch, or its name where there is no handle, as in a pipeline's definitions. Other queries
+            need a listener of their own, and so do later runs of this one, unless it is watched by its name.
         gateway: where to push.
         metrics: the name of the gauge for each Delta table that the query reads, by the table's name or path.
         consumer: the name of an additional consumer of the same tables, see `group_name`.
@@ -38,24 +40,29 @@ class ReaderVersionListener(StreamingQueryListener):
             `lag_detector` gets them, at level INFO and WARNING.
 
     Raises:
-        LagDetectorError: one of the tables is not a Delta table, or the consumer's name is invalid.
+        LagDetectorError: the consumer's name is invalid, or one of the tables is not a Delta table. With a query's name
+            this is reported instead, since a pipeline may still create the table.
     """
 
     def __init__(
         self,
         spark: SparkSession,
-        query: StreamingQuery,
+        query: StreamingQuery | str,
         gateway: Pushgateway,
         metrics: Mapping[str, str],
         consumer: str = "",
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self._spark, self._query, self._gateway, self._consumer = spark, query, gateway, consumer
+        self._spark, self._gateway, self._consumer = spark, gateway, consumer
         self._report, self._warn = report or logger.info, report or logger.warning
-        self._tables = [
-            _Table(name, metric, group_name(metric, consumer), table_id(spark, name))
-            for name, metric in metrics.items()
-        ]
+        self._tables = [_Table(name, metric, group_name(metric, consumer)) for name, metric in metrics.items()]
+        self._query = query
+        # A restarted query keeps its id and its name, and gets another run id.
+        self._run_id = None if isinstance(query, str) else query.runId
+        self._progress: StreamingQueryProgress | None = None
+        if not isinstance(query, str):
+            for table in self._tables:
+                self._find(table)
         self._pushing = Lock()
         self._closed = False
 
@@ -69,36 +76,44 @@ class ReaderVersionListener(StreamingQueryListener):
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:
         """Push after a batch."""
-        self._push_all(event.progress.runId)
+        if event.progress.name == self._query:
+            self._run_id = str(event.progress.runId)
+        if str(event.progress.runId) == self._run_id:
+            self._push_all(event.progress)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:
         """Push again although there is nothing new, so that only a dead consumer is silent."""
-        self._push_all(event.runId)
+        if str(event.runId) == self._run_id:
+            self._push_all(self._progress if isinstance(self._query, str) else self._query.lastProgress)
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
         """Do nothing: the caller that waits for the query knows why it ended."""
 
-    def _push_all(self, run_id: object) -> None:
-        # A restarted query keeps its id and gets another run id; `lastProgress` belongs to one run.
-        if str(run_id) != self._query.runId:
-            return
+    def _push_all(self, progress: StreamingQueryProgress | None) -> None:
+        self._progress = progress
         with self._pushing:
-            if self._closed or (progress := self._query.lastProgress) is None:
+            if self._closed:
                 return
             for table in self._tables:
                 try:
+                    if not table.id:
+                        self._find(table)
                     self._push(table, last_read_version(progress, table.id))
                 except Exception as error:
                     if not table.failing:
                         self._warn(f"{_one_line(error)}; retrying until it succeeds")
                     table.failing = True
 
+    def _find(self, table: "_Table") -> None:
+        table.location, table.id = table_location(self._spark, table.name), table_id(self._spark, table.name)
+
     def _push(self, table: "_Table", version: int | None) -> None:
         if version is None:
             return
         is_new = version != table.version
         if is_new:
-            table.version, table.timestamp = version, commit_timestamp(self._spark, table.name, version)
+            timestamp = commit_timestamp(self._spark, table.name, version, table.location)
+            table.version, table.timestamp = version, timestamp
         self._gateway.push(table.metric, version, table.timestamp, self._consumer, retry=False)
         if is_new or table.failing:
             self._report(f"{table.group} {version} pushed to {self._gateway}")
@@ -112,7 +127,8 @@ class _Table:
     name: str
     metric: str
     group: str
-    id: str
+    id: str = ""
+    location: str = ""
     version: int | None = None
     timestamp: float | None = None
     failing: bool = False

@@ -1,15 +1,20 @@
 """The last version of a Delta table, the last one that a stream has read completely, and when each was committed."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from delta.tables import DeltaTable
-from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Row, SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from .errors import LagDetectorError
+
+try:
+    from py4j.protocol import Py4JJavaError
+except ImportError:  # Spark Connect's own client comes without it
+    Py4JJavaError = PySparkException
 
 Source = Mapping[str, Any]
 
@@ -59,13 +64,14 @@ def last_commit(spark: SparkSession, table: str) -> Commit:
     return Commit(*max(newest.items()))
 
 
-def commit_timestamp(spark: SparkSession, table: str, version: int) -> float | None:
+def commit_timestamp(spark: SparkSession, table: str, version: int, location: str | None = None) -> float | None:
     """Return when a version of a Delta table was committed.
 
     Args:
         spark: a session with Delta Lake.
         table: the table's name in the catalog, or its path.
         version: a version of the table.
+        location: the table's path, see `table_location`. Without it, Delta is asked for it if need be.
 
     Returns:
         Unix time in seconds: the in-commit timestamp where the table has them, else the modification time of the
@@ -74,14 +80,19 @@ def commit_timestamp(spark: SparkSession, table: str, version: int) -> float | N
     Raises:
         LagDetectorError: there is no such Delta table.
 
-    Source: the table's history, newest first. The older the version, the longer it takes.
+    Source: the newest entry of the table's history, or the commit's file in the table's log. A commit that cannot be
+        read there, such as one that a catalog has not published yet, is looked up in the history, newest first.
     """
     limit = 1
+    location = location or _path(table)
     while True:
+        if location and (timestamp := _timestamp_in_log(spark, location, version)) is not None:
+            return timestamp
         commits = _newest_commits(spark, table, limit)
         newest = max(commits, default=version)
         if version in commits or newest - version < limit:
             return commits.get(version)
+        location = location or table_location(spark, table)
         limit = max(newest - version + 1, 2 * limit)  # doubled, because a writer may commit while we ask
 
 
@@ -133,10 +144,17 @@ def _next_version(progress: Mapping[str, Any] | None, table: str | None) -> int 
     # PySpark's own progress object holds the offsets as text.
     parsed = json.loads(progress.json) if isinstance(progress, StreamingQueryProgress) else progress
     try:
-        versions = [_next_version_of_source(source) for source in _sources_of_table(parsed["sources"], table)]
+        sources = [_with_parsed_offsets(source) for source in parsed["sources"]]
+        versions = [_next_version_of_source(source) for source in _sources_of_table(sources, table)]
     except (KeyError, TypeError, ValueError) as error:
         raise LagDetectorError(f"the stream's progress has an unknown format ({error!r}); {UPGRADE}") from error
     return None if None in versions else min(version for version in versions if version is not None)
+
+
+def _with_parsed_offsets(source: Source) -> Source:
+    """Over Spark Connect the offsets arrive as text."""
+    texts = {key: text for key, text in source.items() if key.endswith("Offset") and isinstance(text, str)}
+    return {**source, **{key: json.loads(text) for key, text in texts.items()}}
 
 
 def _next_version_of_source(source: Source) -> int | None:
@@ -201,22 +219,73 @@ def table_id(spark: SparkSession, table: str) -> str:
     Raises:
         LagDetectorError: there is no such Delta table.
     """
-    try:
-        (row,) = _delta_table(spark, table).detail().select("id").collect()
-    except AnalysisException as error:  # of a table by its name in a catalog, if Delta reads it through DSv2
-        raise LagDetectorError(f"Delta does not describe the table {table} by this name; use its path") from error
-    return str(row["id"])
+    return str(_detail(spark, table)["id"])
+
+
+def table_location(spark: SparkSession, table: str) -> str:
+    """Return the path of a Delta table.
+
+    Args and raises: as `table_id`.
+    """
+    return str(_detail(spark, table)["location"])
 
 
 def _newest_commits(spark: SparkSession, table: str, limit: int) -> dict[int, float]:
     """Return the newest commits of a table: Unix timestamps by version."""
-    commits = _delta_table(spark, table).history(limit)
-    return dict(commits.selectExpr("version", "unix_micros(timestamp) / 1e6").collect())
+    history = f"HISTORY {_sql_name(table)} LIMIT {limit}"
+    return dict(_describe(spark, table, history, "version", "unix_micros(timestamp) / 1e6"))
 
 
-def _delta_table(spark: SparkSession, table: str) -> DeltaTable:
-    is_path = "/" in table and not table.endswith("`")  # a quoted name may contain a path: delta.`/data/orders`
+def _timestamp_in_log(spark: SparkSession, location: str, version: int) -> float | None:
+    """Return when a version was committed, from the commit's file, or None if that cannot be read."""
+    folder = re.sub(r"[{}\[\]*?\\]", r"\\\g<0>", location)  # Spark would take these for wildcards
+    timestamp = "coalesce(commitInfo.inCommitTimestamp / 1e3, unix_micros(_metadata.file_modification_time) / 1e6)"
     try:
-        return DeltaTable.forPath(spark, table) if is_path else DeltaTable.forName(spark, table)
-    except AnalysisException as error:
-        raise LagDetectorError(f"there is no Delta table {table}; check its name or path") from error
+        commit = (
+            spark.read.schema("commitInfo STRUCT<inCommitTimestamp: LONG>")
+            .json(f"{folder}/_delta_log/{version:020d}.json")
+            .selectExpr(timestamp)
+            .first()  # the protocol puts an in-commit timestamp into the first action
+        )
+    except (PySparkException, Py4JJavaError):
+        return None
+    return commit[0] if commit else None
+
+
+def _detail(spark: SparkSession, table: str) -> Row:
+    (detail,) = _describe(spark, table, f"DETAIL {_sql_name(table)}", "id", "location")
+    if detail["id"] is None:  # a table of another format
+        raise LagDetectorError(_no_table(table))
+    return detail
+
+
+def _describe(spark: SparkSession, table: str, what: str, *columns: str) -> list[Row]:
+    """Run a DESCRIBE of Delta's. By SQL, since the `DeltaTable` class finds no DSv2 table by its name, and needs a
+    plugin on a Spark Connect server."""
+    try:
+        return spark.sql(f"DESCRIBE {what}").selectExpr(*columns).collect()
+    except (PySparkException, Py4JJavaError) as error:
+        if isinstance(error, AnalysisException) or "[DELTA_FILE_NOT_FOUND]" in str(error):
+            raise LagDetectorError(_no_table(table)) from error
+        lines = (line.strip(" :") for line in str(error).splitlines() if not line.startswith("An error occurred"))
+        raise LagDetectorError(
+            f"Spark cannot describe the table {table} ({next(filter(None, lines), type(error).__name__)}); remove that "
+            "cause, or use the table's name in its catalog if this is its path"
+        ) from error
+
+
+def _no_table(table: str) -> str:
+    return f"there is no Delta table {table}; check its name or path"
+
+
+def _sql_name(table: str) -> str:
+    """Return a table's name, or its path as a literal: Delta's DSv2 describes no delta.`/data/orders`."""
+    path = _path(table)
+    return table if path is None else "'" + re.sub(r"[\\']", r"\\\g<0>", path) + "'"
+
+
+def _path(table: str) -> str | None:
+    """Return the path of a table that is named by its path, as it is or as delta.`/data/orders`."""
+    if quoted := re.fullmatch(r"delta\.`(.*/.*)`", table, re.IGNORECASE | re.DOTALL):
+        return quoted[1].replace("``", "`")
+    return table if "/" in table and not table.endswith("`") else None
