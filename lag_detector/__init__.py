@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         last_table_version,
         next_version,
         table_id,
+        table_location,
     )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "last_table_version",
     "next_version",
     "table_id",
+    "table_location",
 ]
 
 _MODULES = ("errors", "pushgateway", "versions", "listener", "graceful_stop")

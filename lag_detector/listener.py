@@ -34,7 +34,8 @@ class ReaderVersionListener(StreamingQueryListener):
         query: the query to watch, or its name where there is no handle, as in a pipeline's definitions. Other queries
             need a listener of their own, and so do later runs of this one, unless it is watched by its name.
         gateway: where to push.
-        metrics: the name of the gauge for each Delta table that the query reads, by the table's name or path.
+        metrics: the name of the gauge for each Delta table that the query reads, by the table's name or path. With a
+            query's name and one table here, it must be the only Delta table that the query reads.
         consumer: the name of an additional consumer of the same tables, see `group_name`.
         report: called with one line for each newly pushed version and for each failure. By default the logger
             `lag_detector` gets them, at level INFO and WARNING.
@@ -96,7 +97,7 @@ class ReaderVersionListener(StreamingQueryListener):
                 return
             for table in self._tables:
                 try:
-                    if not table.id:
+                    if not table.id and len(self._tables) > 1:
                         self._find(table)
                     self._push(table, last_read_version(progress, table.id))
                 except Exception as error:
@@ -112,6 +113,10 @@ class ReaderVersionListener(StreamingQueryListener):
             return
         is_new = version != table.version
         if is_new:
+            if isinstance(
+                self._query, str
+            ):  # a pipeline's process ends soon after its last batch: no query before this
+                self._gateway.push(table.metric, version, None, self._consumer, retry=False)
             timestamp = commit_timestamp(self._spark, table.name, version, table.location)
             table.version, table.timestamp = version, timestamp
         self._gateway.push(table.metric, version, table.timestamp, self._consumer, retry=False)
@@ -127,8 +132,8 @@ class _Table:
     name: str
     metric: str
     group: str
-    id: str = ""
-    location: str = ""
+    id: str | None = None
+    location: str | None = None
     version: int | None = None
     timestamp: float | None = None
     failing: bool = False

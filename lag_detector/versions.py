@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import PySparkException
 from pyspark.sql import Row, SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
@@ -174,6 +174,10 @@ def _next_version_of_source(source: Source) -> int | None:
 def _sources_of_table(sources: list[Source], table: str | None) -> list[Source]:
     """Return the sources that read the table: several if the query reads it more than once."""
     delta = [source for source in sources if _is_delta(source)]
+    if not delta and any("tableVersion" in (source["endOffset"] or ()) for source in sources):
+        raise LagDetectorError(
+            "the stream reads a shared table by Delta Sharing, which is not supported; read the Delta table itself"
+        )
     if not delta:
         raise LagDetectorError(f"the stream reads no Delta table but {[source['description'] for source in sources]}")
     ids = {source["description"]: source["endOffset"]["reservoirId"] for source in delta if source["endOffset"]}
@@ -260,17 +264,17 @@ def _detail(spark: SparkSession, table: str) -> Row:
 
 
 def _describe(spark: SparkSession, table: str, what: str, *columns: str) -> list[Row]:
-    """Run a DESCRIBE of Delta's. By SQL, since the `DeltaTable` class finds no DSv2 table by its name, and needs a
-    plugin on a Spark Connect server."""
+    """Run a DESCRIBE of Delta's. By SQL, since the `DeltaTable` class needs a plugin on a Spark Connect server, and
+    finds no table of Unity Catalog by its name."""
     try:
         return spark.sql(f"DESCRIBE {what}").selectExpr(*columns).collect()
     except (PySparkException, Py4JJavaError) as error:
-        if isinstance(error, AnalysisException) or "[DELTA_FILE_NOT_FOUND]" in str(error):
+        if re.search(r"\[\w*(NOT_FOUND|MISSING_DELTA_TABLE|TABLE_ONLY_OPERATION)\]", str(error)):
             raise LagDetectorError(_no_table(table)) from error
         lines = (line.strip(" :") for line in str(error).splitlines() if not line.startswith("An error occurred"))
         raise LagDetectorError(
             f"Spark cannot describe the table {table} ({next(filter(None, lines), type(error).__name__)}); remove that "
-            "cause, or use the table's name in its catalog if this is its path"
+            f"cause, or use the table's {'path' if _path(table) is None else 'name'} instead"
         ) from error
 
 

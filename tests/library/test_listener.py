@@ -1,10 +1,16 @@
 """ReaderVersionListener: what it pushes while a query runs, and what it does when it cannot."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from threading import Event
 
-from demo.stack import wait_for
+from tutorial.jars import JARS
+
+from demo.stack import ROOT, wait_for
 from lag_detector.listener import ReaderVersionListener
 from lag_detector.pushgateway import Pushgateway
 from tests.helpers import disk_truth as truth
@@ -144,6 +150,88 @@ def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -
             wait_for("pushes of its own listener", lambda: len(pushes) > 5 or None, 30)
             assert set(pushes) == {f"{METRIC} 4.0"}
         lake.spark.streams.removeListener(recorder)
+
+
+def test_listener_of_query_by_name_pushes_for_each_of_its_runs(lake: Lake) -> None:
+    path = lake.create("orders")
+    pushes: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        pushes.append(sample(request))
+        request.send_response(202)
+        request.end_headers()
+
+    with serve(answer) as address:
+        listener = ReaderVersionListener(lake.spark, "billing", Pushgateway(f"http://{address}"), {path: METRIC})
+        lake.spark.streams.addListener(listener)
+        lake.spark.readStream.format("rate").load().writeStream.format("noop").start()  # without a name
+        for version in (3, 4):
+            writer = read_stream(lake, path).writeStream.format("noop").queryName("billing")
+            query = writer.option("checkpointLocation", f"{lake.folder}/checkpoint").start()
+            wait_for("a push, and more while it is idle", lambda: len(pushes) > 4 or None, 30)
+            assert set(pushes) == {f"{METRIC} {version}.0"}
+            query.stop()
+            lake.spark.streams.removeListener(listener)  # returns when no more events are on their way
+            lake.spark.streams.addListener(listener)
+            pushes.clear()
+            lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        lake.spark.streams.removeListener(listener)
+
+
+# The client starts the server in a Java of its own, and then speaks to it over the network only.
+CONNECT = """
+import sys
+
+from lag_detector import LagDetectorError, Pushgateway, ReaderVersionListener, commit_timestamp, last_commit
+
+from pyspark.sql import SparkSession
+
+gateway, table = Pushgateway(sys.argv[1]), sys.argv[2]
+spark = (
+    SparkSession.builder.remote("local[2]")
+    .config("spark.jars", sys.argv[3])
+    .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+    .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    .config("spark.databricks.delta.snapshotPartitions", "1")
+    .config("spark.sql.shuffle.partitions", "1")
+    .config("spark.ui.enabled", "false")
+    .getOrCreate()
+)
+for _ in range(3):
+    spark.range(3).write.format("delta").mode("append").save(table)
+spark.streams.addListener(ReaderVersionListener(spark, "billing", gateway, {table: "by_name"}))
+orders = spark.readStream.format("delta").load(table).writeStream.format("noop").queryName("billing")
+query = orders.option("checkpointLocation", f"{table}.checkpoint").trigger(processingTime="1 second").start()
+spark.streams.addListener(ReaderVersionListener(spark, query, gateway, {table: "by_handle"}))
+while len(gateway.group_names("by_name") + gateway.group_names("by_handle")) < 2:
+    query.awaitTermination(1)
+    spark.range(3).write.format("delta").mode("append").save(table)
+query.stop()
+assert last_commit(spark, table).timestamp > commit_timestamp(spark, table, 0) > 1.7e9
+try:
+    last_commit(spark, "nowhere")
+except LagDetectorError as error:
+    print(error)
+spark.stop()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.launcher
+def test_listeners_push_over_spark_connect_without_deltas_plugin(tmp_path: Path, pushgateway_url: str) -> None:
+    jars = ",".join(map(str, JARS.glob("*.jar")))
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT, pushgateway_url, f"{tmp_path}/orders", jars],
+        env={**os.environ, "SPARK_TESTING": "1", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "there is no Delta table nowhere; check its name or path"
+    pushed = {series["job"]: value for series, value in truth.samples(pushgateway_url) if "by_" in series["__name__"]}
+    assert pushed.keys() == {"by_name", "by_handle"}
 
 
 def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

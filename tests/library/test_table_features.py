@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lag_detector import versions
 from lag_detector.errors import LagDetectorError
-from lag_detector.versions import commit_timestamp, last_read_version, last_table_version, table_id
+from lag_detector.versions import commit_timestamp, last_read_version, last_table_version, table_id, table_location
 from tests.helpers.delta_tables import Lake
 from tests.helpers.running_streams import assert_reads_v2, read_v2_stream, run_to_end, v2_enabled
 
@@ -91,8 +91,29 @@ def test_commit_timestamp_of_version_deleted_from_log_is_unknown(lake: Lake) -> 
     assert timestamps == [None, timestamp_on_disk(path, 3)]
 
 
+def test_commit_timestamp_of_old_version_reads_one_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far behind the version is. The name of the folder has all that Spark takes for a wildcard."""
+    path = lake.create("or*d?e[r]s{1}\\'`-")
+    lake.spark.sql(f"CREATE OR REPLACE TABLE quoted USING delta AS SELECT * FROM delta.`{path.replace('`', '``')}`")
+    lake.spark.sql("INSERT INTO quoted VALUES (7, 7)")
+    limits: list[int] = []
+    newest_commits = versions._newest_commits
+
+    def query(spark: SparkSession, table: str, limit: int) -> dict[int, float]:
+        limits.append(limit)
+        return newest_commits(spark, table, limit)
+
+    monkeypatch.setattr(versions, "_newest_commits", query)
+    assert commit_timestamp(lake.spark, path, 0) == timestamp_on_disk(path, 0)
+    assert commit_timestamp(lake.spark, "quoted", 0, path) == timestamp_on_disk(path, 0)
+    assert limits == []
+    location = table_location(lake.spark, "quoted").removeprefix("file:")
+    assert commit_timestamp(lake.spark, "quoted", 0) == timestamp_on_disk(location, 0)
+    assert limits == [1]
+
+
 def test_commit_timestamp_while_writer_commits_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each query of the history finds two more versions than the one before."""
+    """Each query of the history finds two more versions than the one before. The commit's file cannot be read."""
     path = lake.create("orders")
     newest_commits = versions._newest_commits
 
@@ -102,7 +123,7 @@ def test_commit_timestamp_while_writer_commits_is_found(lake: Lake, monkeypatch:
         return newest_commits(spark, table, limit)
 
     monkeypatch.setattr(versions, "_newest_commits", commit_and_query)
-    assert commit_timestamp(lake.spark, path, 3) == timestamp_on_disk(path, 3)
+    assert commit_timestamp(lake.spark, path, 3, f"{lake.folder}/nothing") == timestamp_on_disk(path, 3)
 
 
 def test_last_read_version_of_stream_from_latest_without_new_data_is_unknown(lake: Lake) -> None:
@@ -132,9 +153,17 @@ def test_last_read_version_of_dsv2_stream_is_right(lake: Lake) -> None:
         lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
         query = run_to_end(lake, read_v2_stream(lake, path))
         assert_reads_v2(query, sources=1)
-        assert last_read_version(query.lastProgress, table_id(lake.spark, path)) == 4
-        assert last_table_version(lake.spark, path) == 4
-        assert commit_timestamp(lake.spark, path, 4) == timestamp_on_disk(path, 4)
+        lake.spark.sql(f"CREATE TABLE IF NOT EXISTS dsv2 USING delta LOCATION '{path}'")
+        with pytest.raises(
+            LagDetectorError, match="cannot describe the table dsv2 .*; .* use the table's path instead"
+        ):
+            table_id(lake.spark, "dsv2")
+        for table in (path, f"delta.`{path}`"):
+            assert last_read_version(query.lastProgress, table_id(lake.spark, table)) == 4
+            assert last_table_version(lake.spark, table) == 4
+            times = [commit_timestamp(lake.spark, table, version) for version in (1, 4)]
+            assert times == [timestamp_on_disk(path, 1), timestamp_on_disk(path, 4)]
+    lake.spark.sql("DROP TABLE dsv2")
 
 
 def test_last_read_version_of_dsv2_self_union_is_the_minimum(lake: Lake) -> None:
@@ -186,3 +215,14 @@ def test_query_of_what_is_not_a_delta_table_raises(lake: Lake, table: str, funct
     name = table.format(folder=lake.folder)
     with pytest.raises(LagDetectorError, match=f"there is no Delta table {name}; check its name or path"):
         function(lake.spark, name)
+
+
+@pytest.mark.parametrize("function", [last_table_version, table_id])
+def test_query_of_table_with_damaged_log_raises(lake: Lake, function: Callable[..., object]) -> None:
+    log = Path(lake.folder, "damaged", "_delta_log")
+    log.mkdir(parents=True)
+    (log / f"{0:020d}.json").write_text("no JSON")
+    with pytest.raises(
+        LagDetectorError, match=r"cannot describe the table \S+/damaged \([^\n]*; remove that cause, or [^\n]*$"
+    ):
+        function(lake.spark, f"{lake.folder}/damaged")

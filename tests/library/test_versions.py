@@ -1,5 +1,6 @@
 """The version that a stream has read, computed from its offsets. An error of one here is an error in every alert."""
 
+import json
 from typing import Any
 
 from lag_detector.errors import LagDetectorError
@@ -40,9 +41,12 @@ def delta_offset(
 
 KAFKA = {"sources": [{"description": "KafkaV2[Subscribe[visits]]", "endOffset": {"visits": {"0": 4}}}]}
 
+SHARED = {"description": "DeltaSharingSource", "startOffset": None, "endOffset": {"tableId": "x", "tableVersion": 4}}
+
 KNOWN = [
     pytest.param(delta_offset(1), 0, id="empty-table"),
     pytest.param(delta_offset(4), 3, id="three-appends"),
+    pytest.param(json.dumps(delta_offset(4)), 3, id="text-over-spark-connect"),
     pytest.param(delta_offset(4, offset_format=3), 3, id="offset-format-3"),
     pytest.param(delta_offset(4, 0), 3, id="version-4-read-in-part"),
     pytest.param(delta_offset(10), 9, id="initial-snapshot-of-version-9-read"),
@@ -90,14 +94,22 @@ def test_last_read_version_of_change_feed_is_complete_once_nothing_more_is_found
     assert last_read_version(progress(end, start=delta_offset(4))) == 3
     assert last_read_version(progress(end, start=delta_offset(4, 0))) == 3
     assert last_read_version(progress(end, start=end)) == 4
+    assert last_read_version(progress(json.dumps(end), start=json.dumps(end))) == 4
     assert next_version(progress(end, start=end)) == 5
     snapshot = delta_offset(4, 1, True)
     assert last_read_version(progress(snapshot, start=snapshot)) is None
 
 
-@pytest.mark.parametrize("query", [KAFKA, progress()], ids=["kafka", "no-source"])
-def test_last_read_version_without_delta_table_raises(query: Any) -> None:
-    with pytest.raises(LagDetectorError, match="reads no Delta table"):
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        pytest.param(KAFKA, "reads no Delta table", id="kafka"),
+        pytest.param(progress(), "reads no Delta table", id="no-source"),
+        pytest.param({"sources": [SHARED]}, "by Delta Sharing, which is not supported; read the", id="delta-sharing"),
+    ],
+)
+def test_last_read_version_without_delta_table_raises(query: Any, sentence: str) -> None:
+    with pytest.raises(LagDetectorError, match=sentence):
         last_read_version(query)
 
 
