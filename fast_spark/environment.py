@@ -16,6 +16,7 @@ CACHE = (
     Path(__file__).parents[1] / ".cache"
 ).resolve()  # an archive fits the real path only, whichever link leads to it
 DEBUG = "LAG_DETECTOR_DEBUG"
+LOOPBACK = "127.0.0.1"
 JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")  # Java itself reads them
 
 
@@ -89,7 +90,7 @@ def spark_variables() -> set[str]:
     of_pyspark = {"SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"}  # it sets them, and child processes inherit them
     others = {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR", *JAVA_OPTIONS}
     names = {name for name in os.environ if name.startswith("SPARK_") or name in others} - of_pyspark
-    return {name for name in names if os.environ[name]}
+    return {name for name in names if os.environ[name] not in ("", LOOPBACK)}  # inherited from a parent's use_loopback
 
 
 def use_local_jars(jars: list[Path]) -> None:
@@ -113,7 +114,7 @@ def gateway_address(port: int, secret: str) -> Iterator[None]:
 
 def use_loopback() -> None:
     """Keep Spark from looking up this machine's name, which fails in some containers."""
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
 
 
 def use_utf8() -> None:
