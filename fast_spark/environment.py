@@ -12,9 +12,7 @@ from pathlib import Path
 
 from fast_spark.console import SparkStartError
 
-CACHE = (
-    Path(__file__).parents[1] / ".cache"
-).resolve()  # an archive fits the real path only, whichever link leads to it
+CACHE = (Path(__file__).parents[1] / ".cache").resolve()  # an archive fits the real path only
 DEBUG = "LAG_DETECTOR_DEBUG"
 LOOPBACK = "127.0.0.1"
 JAVA_OPTIONS = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")  # Java itself reads them

@@ -38,8 +38,8 @@ START_CAUSES = {
     ),
     r"'JavaPackage' object is not callable|Failed to find the data source: delta"
     r"|(?:NoClassDefFoundError|ClassNotFoundException): (?:io.delta|org.apache.spark.sql.delta)": (
-        "Spark does not find all of Delta's classes; with spark-submit, give it the option --packages; otherwise delete "
-        "{cache}, which has its jars, and run make setup"
+        "Spark does not find all of Delta's classes; with spark-submit, give it the option --packages; otherwise "
+        "delete {cache}, which has its jars, and run make setup"
     ),
     r"ClassNotFoundException: (?:Class )?(?P<name>[\w.$]+)": (
         "Spark's configuration names the class {name}, which it does not find; correct it in spark-defaults.conf, or "

@@ -8,9 +8,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event
 
-from tutorial.jars import JARS
-
 from demo.stack import ROOT, wait_for
+from fast_spark.jars import JARS
 from lag_detector.listener import ReaderVersionListener
 from lag_detector.pushgateway import Pushgateway
 from tests.helpers import disk_truth as truth

@@ -90,5 +90,5 @@ def test_program_that_a_variable_names_is_used(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PROMTOOL", "/bin/true")
     assert programs.program("promtool") == "/bin/true"
     monkeypatch.setenv("PROMTOOL", "/no/promtool")
-    with pytest.raises(LagDetectorError, match="PROMTOOL=/no/promtool cannot be run as a program; correct it, or unset it"):
+    with pytest.raises(LagDetectorError, match="PROMTOOL=/no/promtool cannot be run as a program"):
         programs.program("promtool")
