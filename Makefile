@@ -16,7 +16,7 @@ help: ## list these commands
 setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's archive (480 MB, 1 to 2 minutes)
 	@$(PY) -m fast_spark.prepare
 
-.venv/ready: requirements.txt requirements-watch.txt pyproject.toml
+.venv/ready: requirements.txt requirements-watch.txt
 	@$(PYTHON) -m venv .venv
 	@# PySpark has no wheel: pip builds one. Its jars are compressed already, and to try it again takes 12 seconds.
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
