@@ -113,9 +113,7 @@ class ReaderVersionListener(StreamingQueryListener):
             return
         is_new = version != table.version
         if is_new:
-            if isinstance(
-                self._query, str
-            ):  # a pipeline's process ends soon after its last batch: no query before this
+            if isinstance(self._query, str):  # a pipeline's process soon ends: push before asking for the time
                 self._gateway.push(table.metric, version, None, self._consumer, retry=False)
             timestamp = commit_timestamp(self._spark, table.name, version, table.location)
             table.version, table.timestamp = version, timestamp
