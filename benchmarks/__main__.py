@@ -29,7 +29,7 @@ from benchmarks.without import MEASURES
 from demo.stack import ROOT, pushgateway
 from fast_spark.java import find_java
 from fast_spark.session import delta_session
-from lag_detector import last_table_version
+from lag_detector import last_commit
 from lag_detector.errors import LagDetectorError
 
 import psutil
@@ -115,7 +115,7 @@ def long_histories(folder: Path, settings: Settings) -> Iterator[str]:
                 use(spark, table)
                 clear_cache(spark)
                 start = time.monotonic()
-                assert last_table_version(spark, TABLE) == versions
+                assert last_commit(spark, TABLE).version == versions
                 if turn is not None:
                     lookups[versions].append(time.monotonic() - start)
     for script in (consumer, writer, consumer):  # the consumer reads all of the table, then some new versions

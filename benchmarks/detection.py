@@ -15,7 +15,7 @@ from benchmarks.prometheus import ask
 from benchmarks.turns import RUNS, Settings, turns
 from demo.stack import ALERT, COMPRESSED, LAG, Stack, local_stack, wait_for
 from fast_spark.session import delta_session
-from lag_detector import Pushgateway, last_commit, last_table_version
+from lag_detector import Pushgateway, last_commit
 
 from pyspark.sql import SparkSession
 
@@ -87,7 +87,7 @@ def spread(delays: list[float]) -> str:
 
 def catch_up(spark: SparkSession, stack: Stack, both: bool = False) -> None:
     """Push the table's version as the consumer's or as both, and wait until the lag is 0 and the alert is over."""
-    version = last_table_version(spark, TABLE)
+    version = last_commit(spark, TABLE).version
     for metric in (WRITER_VERSION, READER_VERSION) if both else (READER_VERSION,):
         Pushgateway(stack.pushgateway).push(metric, version, time.time(), retry=False)
     wait_for("a lag of 0", lambda: stack.query(LAG) == [0] or None, 30)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .pushgateway import Pushgateway, group_name
     from .versions import (
         Commit,
+        TableDetail,
         commit_timestamp,
         last_commit,
         last_read_version,
-        last_table_version,
         next_version,
+        table_detail,
         table_id,
-        table_location,
     )
 
 __all__ = [
@@ -34,14 +34,14 @@ __all__ = [
     "Pushgateway",
     "PushgatewayError",
     "ReaderVersionListener",
+    "TableDetail",
     "commit_timestamp",
     "group_name",
     "last_commit",
     "last_read_version",
-    "last_table_version",
     "next_version",
+    "table_detail",
     "table_id",
-    "table_location",
 ]
 
 _MODULES = ("errors", "pushgateway", "versions", "listener", "graceful_stop")

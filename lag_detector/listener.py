@@ -18,7 +18,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from .errors import LagDetectorError
 from .pushgateway import Pushgateway, group_name
-from .versions import commit_timestamp, last_read_version, table_id, table_location
+from .versions import TableDetail, commit_timestamp, last_read_version, table_detail
 
 logger = logging.getLogger("lag_detector")
 
@@ -63,7 +63,7 @@ class ReaderVersionListener(StreamingQueryListener):
         self._progress: StreamingQueryProgress | None = None
         if not isinstance(query, str):
             for table in self._tables:
-                self._find(table)
+                table.detail = table_detail(spark, table.name)
         self._pushing = Lock()
         self._closed = False
 
@@ -97,16 +97,13 @@ class ReaderVersionListener(StreamingQueryListener):
                 return
             for table in self._tables:
                 try:
-                    if not table.id and len(self._tables) > 1:
-                        self._find(table)
-                    self._push(table, last_read_version(progress, table.id))
+                    if not table.detail and len(self._tables) > 1:
+                        table.detail = table_detail(self._spark, table.name)
+                    self._push(table, last_read_version(progress, table.detail and table.detail.id))
                 except Exception as error:
                     if not table.failing:
                         self._warn(f"{_one_line(error)}; retrying until it succeeds")
                     table.failing = True
-
-    def _find(self, table: "_Table") -> None:
-        table.location, table.id = table_location(self._spark, table.name), table_id(self._spark, table.name)
 
     def _push(self, table: "_Table", version: int | None) -> None:
         if version is None:
@@ -115,7 +112,8 @@ class ReaderVersionListener(StreamingQueryListener):
         if is_new:
             if isinstance(self._query, str):  # a pipeline's process soon ends: push before asking for the time
                 self._gateway.push(table.metric, version, None, self._consumer, retry=False)
-            timestamp = commit_timestamp(self._spark, table.name, version, table.location)
+            location = table.detail and table.detail.location
+            timestamp = commit_timestamp(self._spark, table.name, version, location)
             table.version, table.timestamp = version, timestamp
         self._gateway.push(table.metric, version, table.timestamp, self._consumer, retry=False)
         if is_new or table.failing:
@@ -130,8 +128,7 @@ class _Table:
     name: str
     metric: str
     group: str
-    id: str | None = None
-    location: str | None = None
+    detail: TableDetail | None = None
     version: int | None = None
     timestamp: float | None = None
     failing: bool = False

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from pyspark.errors import PySparkException
@@ -20,7 +21,15 @@ Source = Mapping[str, Any]
 
 # The `sourceVersion` of an offset. Both mean the same for the table's versions.
 KNOWN_OFFSET_FORMATS = (1, 3)
+V2_MODE = "spark.databricks.delta.v2.enableMode"
 UPGRADE = "use the Spark and Delta versions that this lag detector supports, or a newer lag detector"
+
+
+class TableDetail(NamedTuple):
+    """A table's id, by which the offsets of a stream refer to it, and its path."""
+
+    id: str
+    location: str
 
 
 class Commit(NamedTuple):
@@ -28,24 +37,6 @@ class Commit(NamedTuple):
 
     version: int
     timestamp: float
-
-
-def last_table_version(spark: SparkSession, table: str) -> int:
-    """Return the last version of a Delta table, whoever wrote it.
-
-    Args:
-        spark: a session with Delta Lake.
-        table: the table's name in the catalog, or its path.
-
-    Returns:
-        The version; 0 for a table that was only created.
-
-    Raises:
-        LagDetectorError: there is no such Delta table.
-
-    Source: the newest entry of the table's history, which is one file of its log.
-    """
-    return last_commit(spark, table).version
 
 
 def last_commit(spark: SparkSession, table: str) -> Commit:
@@ -71,7 +62,7 @@ def commit_timestamp(spark: SparkSession, table: str, version: int, location: st
         spark: a session with Delta Lake.
         table: the table's name in the catalog, or its path.
         version: a version of the table.
-        location: the table's path, see `table_location`. Without it, Delta is asked for it if need be.
+        location: the table's path, see `table_detail`. Without it, Delta is asked for it if need be.
 
     Returns:
         Unix time in seconds: the in-commit timestamp where the table has them, else the modification time of the
@@ -92,7 +83,7 @@ def commit_timestamp(spark: SparkSession, table: str, version: int, location: st
         newest = max(commits, default=version)
         if version in commits or newest - version < limit:
             return commits.get(version)
-        location = location or table_location(spark, table)
+        location = location or table_detail(spark, table).location
         limit = max(newest - version + 1, 2 * limit)  # doubled, because a writer may commit while we ask
 
 
@@ -213,8 +204,8 @@ def _has_path(source: Source) -> bool:
     return bool(source["description"].startswith("DeltaSource["))
 
 
-def table_id(spark: SparkSession, table: str) -> str:
-    """Return the id of a Delta table, by which the offsets of a stream refer to it.
+def table_detail(spark: SparkSession, table: str) -> TableDetail:
+    """Return the id and the path of a Delta table.
 
     Args:
         spark: a session with Delta Lake.
@@ -223,15 +214,15 @@ def table_id(spark: SparkSession, table: str) -> str:
     Raises:
         LagDetectorError: there is no such Delta table.
     """
-    return str(_detail(spark, table)["id"])
+    (detail,) = _describe(spark, table, f"DETAIL {_sql_name(table)}", "id", "location")
+    if detail["id"] is None:  # a table of another format
+        raise LagDetectorError(_no_table(table))
+    return TableDetail(*detail)
 
 
-def table_location(spark: SparkSession, table: str) -> str:
-    """Return the path of a Delta table.
-
-    Args and raises: as `table_id`.
-    """
-    return str(_detail(spark, table)["location"])
+def table_id(spark: SparkSession, table: str) -> str:
+    """Return the id of a Delta table, see `table_detail`."""
+    return table_detail(spark, table).id
 
 
 def _newest_commits(spark: SparkSession, table: str, limit: int) -> dict[int, float]:
@@ -256,19 +247,14 @@ def _timestamp_in_log(spark: SparkSession, location: str, version: int) -> float
     return commit[0] if commit else None
 
 
-def _detail(spark: SparkSession, table: str) -> Row:
-    (detail,) = _describe(spark, table, f"DETAIL {_sql_name(table)}", "id", "location")
-    if detail["id"] is None:  # a table of another format
-        raise LagDetectorError(_no_table(table))
-    return detail
-
-
 def _describe(spark: SparkSession, table: str, what: str, *columns: str) -> list[Row]:
     """Run a DESCRIBE of Delta's. By SQL, since the `DeltaTable` class needs a plugin on a Spark Connect server, and
     finds no table of Unity Catalog by its name."""
     try:
         return spark.sql(f"DESCRIBE {what}").selectExpr(*columns).collect()
     except (PySparkException, Py4JJavaError) as error:
+        if spark.conf.get(V2_MODE, "AUTO") == "STRICT":  # then Delta describes no table by its name
+            return _in_classic_session(spark, lambda session: _describe(session, table, what, *columns))
         if re.search(r"\[\w*(NOT_FOUND|MISSING_DELTA_TABLE|TABLE_ONLY_OPERATION)\]", str(error)):
             raise LagDetectorError(_no_table(table)) from error
         lines = (line.strip(" :") for line in str(error).splitlines() if not line.startswith("An error occurred"))
@@ -276,6 +262,23 @@ def _describe(spark: SparkSession, table: str, what: str, *columns: str) -> list
             f"Spark cannot describe the table {table} ({next(filter(None, lines), type(error).__name__)}); remove that "
             f"cause, or use the table's {'path' if _path(table) is None else 'name'} instead"
         ) from error
+
+
+def _in_classic_session(spark: SparkSession, ask: Callable[[SparkSession], list[Row]]) -> list[Row]:
+    """Ask in a session with the same catalogs that reads tables by Delta's classic source.
+
+    In a thread of its own, since a new session becomes the active one of its thread.
+    """
+    database = spark.catalog.currentDatabase()
+
+    def work() -> list[Row]:
+        session = spark.newSession()
+        session.conf.set(V2_MODE, "NONE")
+        session.sql(f"USE `{database}`")
+        return ask(session)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _no_table(table: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lag_detector import versions
 from lag_detector.errors import LagDetectorError
-from lag_detector.versions import commit_timestamp, last_read_version, last_table_version, table_id, table_location
+from lag_detector.versions import commit_timestamp, last_commit, last_read_version, table_detail, table_id
 from tests.helpers.delta_tables import Lake
-from tests.helpers.running_streams import assert_reads_v2, read_v2_stream, run_to_end, v2_enabled
+from tests.helpers.running_streams import V2_MODE, assert_reads_v2, read_v2_stream, run_to_end, v2_enabled
 
 import pytest
 from pyspark.sql import SparkSession
@@ -66,9 +66,9 @@ def test_versions_and_timestamps_of_table_with_feature_are_right(
 ) -> None:
     path = lake.create("orders", features)
     first = lake.stream(path, **options)
-    assert (last_table_version(lake.spark, path), last_read_version(first)) == (3, 3)
+    assert (last_commit(lake.spark, path).version, last_read_version(first)) == (3, 3)
     lake.spark.sql(change.format(table=f"delta.`{path}`"))
-    assert last_table_version(lake.spark, f"delta.`{path}`") == 4
+    assert last_commit(lake.spark, f"delta.`{path}`").version == 4
     second = lake.stream(path, **options)
     if "readChangeFeed" in options:  # it ends on the change's last file, and has not yet found that there is no more
         assert last_read_version(second) == 3
@@ -107,7 +107,7 @@ def test_commit_timestamp_of_old_version_reads_one_commit(lake: Lake, monkeypatc
     assert commit_timestamp(lake.spark, path, 0) == timestamp_on_disk(path, 0)
     assert commit_timestamp(lake.spark, "quoted", 0, path) == timestamp_on_disk(path, 0)
     assert limits == []
-    location = table_location(lake.spark, "quoted").removeprefix("file:")
+    location = table_detail(lake.spark, "quoted").location.removeprefix("file:")
     assert commit_timestamp(lake.spark, "quoted", 0) == timestamp_on_disk(location, 0)
     assert limits == [1]
 
@@ -154,15 +154,15 @@ def test_last_read_version_of_dsv2_stream_is_right(lake: Lake) -> None:
         query = run_to_end(lake, read_v2_stream(lake, path))
         assert_reads_v2(query, sources=1)
         lake.spark.sql(f"CREATE TABLE IF NOT EXISTS dsv2 USING delta LOCATION '{path}'")
-        with pytest.raises(
-            LagDetectorError, match="cannot describe the table dsv2 .*; .* use the table's path instead"
-        ):
-            table_id(lake.spark, "dsv2")
-        for table in (path, f"delta.`{path}`"):
+        for table in (path, f"delta.`{path}`", "dsv2", "default.dsv2"):
             assert last_read_version(query.lastProgress, table_id(lake.spark, table)) == 4
-            assert last_table_version(lake.spark, table) == 4
+            assert last_commit(lake.spark, table).version == 4
             times = [commit_timestamp(lake.spark, table, version) for version in (1, 4)]
             assert times == [timestamp_on_disk(path, 1), timestamp_on_disk(path, 4)]
+        assert lake.spark.catalog.currentDatabase() == "default"
+        active = SparkSession.getActiveSession()
+        assert active is not None
+        assert active.conf.get(V2_MODE) == "STRICT"  # the caller's session, and not the one that was asked
     lake.spark.sql("DROP TABLE dsv2")
 
 
@@ -205,7 +205,6 @@ def test_last_read_version_of_recreated_table_raises(lake: Lake) -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        pytest.param(last_table_version, id="last_table_version"),
         pytest.param(table_id, id="table_id"),
         pytest.param(lambda spark, table: commit_timestamp(spark, table, 0), id="commit_timestamp"),
     ],
@@ -217,7 +216,7 @@ def test_query_of_what_is_not_a_delta_table_raises(lake: Lake, table: str, funct
         function(lake.spark, name)
 
 
-@pytest.mark.parametrize("function", [last_table_version, table_id])
+@pytest.mark.parametrize("function", [last_commit, table_id])
 def test_query_of_table_with_damaged_log_raises(lake: Lake, function: Callable[..., object]) -> None:
     log = Path(lake.folder, "damaged", "_delta_log")
     log.mkdir(parents=True)
