@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from benchmarks.processes import resident
+from delta_watch.commits import commit_name
 from delta_watch.exporter import Server, serve
-from delta_watch.log import commit_name
 from delta_watch.watcher import Consumer, Watcher
 
 ROUNDS = 5
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     tables = {name: str(folder / name / "table") for name in names}
     start = time.monotonic()
     watcher = Watcher(tables, [Consumer(name, name, str(folder / name / "checkpoint")) for name in names])
-    watcher.round()
+    watcher.run_round()
     first = time.monotonic() - start
     quiet = [seconds_of_a_round(watcher) for _ in range(ROUNDS)]
     for state in watcher.states:
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def seconds_of_a_round(watcher: Watcher) -> float:
-    watcher.round()
+    watcher.run_round()
     assert watcher.last_round
     return watcher.last_round.seconds
 

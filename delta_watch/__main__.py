@@ -4,28 +4,32 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from .config import Config, read_config
-from .errors import DeltaWatchError
-from .exporter import serve
-from .once import is_known, table_of
-from .watcher import Watcher
+try:
+    from msgspec.structs import replace
+
+    from .config import Config, read_config
+    from .errors import DeltaWatchError
+    from .exporter import serve
+    from .once import format_states, is_known
+    from .watcher import Watcher
+except ModuleNotFoundError as error:
+    sys.exit(f"Error: {error.name} is not installed; run pip install 'lag-detector[watch]'.")
 
 UNKNOWN, MISTAKE, INTERRUPTED = 2, 1, 130  # exit codes
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Exit with 1: 2 means that a lag is unknown."""
+        """Exit with 1, because 2 means that a lag is unknown."""
         raise DeltaWatchError(f"{message}; {self.prog} --help lists the options")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit code."""
+    """Run the command and return its exit code."""
     try:
         return _run(arguments)
     except DeltaWatchError as error:
@@ -44,7 +48,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--address", help="address to listen on, 127.0.0.1 by default")
     options = parser.parse_args(arguments)
     config = read_config(options.config)
-    server = config.server
+    server = config.web
     if options.port is not None:
         if not 0 <= options.port <= 65535:
             parser.error("--port must be from 0 to 65535")
@@ -63,21 +67,22 @@ def _run(arguments: Sequence[str] | None) -> int:
             "--address, or check the certificate"
         ) from error
     scheme = "https" if server.certificate else "http"
-    _say(f"Serving metrics at {scheme}://{server.address}:{httpd.server_port}/metrics")
+    host = f"[{server.address}]" if ":" in server.address else server.address
+    _say(f"Serving metrics at {scheme}://{host}:{httpd.server_port}/metrics")
     return _watch(watcher, config)
 
 
 def _once(watcher: Watcher) -> int:
-    watcher.round()
-    sys.stdout.write(table_of(watcher.states, time.time()) + "\n")
-    discovered = {discovery.table for discovery in watcher.discoveries.values()}
+    watcher.run_round()
+    sys.stdout.write(f"{format_states(watcher.states, time.time())}\n")
+    discovered = {discovery.table for discovery in watcher.discoveries}
     return 0 if is_known(watcher.states, discovered) else UNKNOWN
 
 
 def _watch(watcher: Watcher, config: Config) -> NoReturn:
     while True:
         start = time.monotonic()
-        watcher.round()
+        watcher.run_round()
         time.sleep(max(start + config.interval - time.monotonic(), 0))
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, NamedTuple
 
-from .checkpoint import Position
-from .log import UNKNOWN, Commit, Files
+from .commits import UNKNOWN, Commit, Files
+from .offsets import Position
 
-# What the consumer does with a commit that removes rows: it skips it or fails ("appends"), reads the added files
-# ("rewrites"), or reads the change feed. The checkpoint does not say which.
+# What a consumer does with a commit that removes rows: skip it or fail ("appends"), read the added files ("rewrites"),
+# or read the change feed. The checkpoint does not say which.
 Reads = Literal["appends", "rewrites", "change_feed"]
 
 
@@ -20,6 +21,7 @@ class Amount(NamedTuple):
     rows: int | None
 
     def plus(self, other: "Amount") -> "Amount":
+        """Return the sum."""
         rows = None if self.rows is None or other.rows is None else self.rows + other.rows
         return Amount(self.files + other.files, self.bytes + other.bytes, rows)
 
@@ -34,8 +36,8 @@ class Backlog:
     Args:
         version: the last version read completely, or −1 if there is none yet.
         versions: how many versions were committed after it.
-        since: commit time of the oldest version not read, in Unix time; None if there is none, or if it is unknown.
-        amount: what the consumer is going to read; None if unknown.
+        since: commit time of the oldest unread version, in Unix time; None if there is none, or if it is unknown.
+        amount: what the consumer will read; None if unknown.
         rewrites: how many of the unread commits also remove rows; None if unknown.
     """
 
@@ -55,14 +57,14 @@ def unread(
 ) -> Backlog:
     """Return what a consumer has not read yet.
 
-    Inside its initial snapshot a consumer has read no version completely, and the oldest commit not read is that of
-    the snapshot. If it reads the table more than once, a version counts as read when all sources have read it.
+    Inside its initial snapshot a consumer has read no version completely, and its oldest unread commit is the one of
+    the snapshot. A query that reads the table more than once has read a version when all its sources have.
 
     Args:
-        positions: where its sources will continue, one at least.
+        positions: where its sources will continue, at least one.
         head: the table's last version.
         commits: all commits from the first position on, by version; None if some of them are unknown.
-        snapshots: the files of the initial snapshots that the sources are reading, by version; None if unknown.
+        snapshots: the files of the initial snapshots that sources are reading, by version; None if unknown.
         reads: what the consumer does with a commit that removes rows.
     """
     if commits is None:
@@ -84,23 +86,20 @@ def unread(
 
 def total(amounts: Iterable[Amount]) -> Amount:
     """Return the sum."""
-    result = NOTHING
-    for amount in amounts:
-        result = result.plus(amount)
-    return result
+    return reduce(Amount.plus, amounts, NOTHING)
 
 
 def files_read(commit: Commit, reads: Reads) -> Files | None:
-    """Return the files of a commit that a consumer reads, or None if it skips the commit or fails at it."""
+    """Return the files of a commit that a consumer reads, or None if it skips the commit or fails there."""
     if reads == "change_feed":
         return commit.changed
     return None if commit.rewrites and reads == "appends" else commit.added
 
 
 def _after_whole_commit(position: Position, commits: Mapping[int, Commit], reads: Reads) -> Position:
-    """Return the beginning of the next version if the last file of a commit is read.
+    """Return the start of the next version if the position is after the last file of a commit.
 
-    A stream of the change feed stops there. Every other one moves on to the next version by itself.
+    A stream of the change feed stops there. Any other moves on to the next version by itself.
     """
     commit = commits.get(position.version)
     if position.index < 0 or not position.in_commits or commit is None:

@@ -1,132 +1,88 @@
-"""What the files in the checkpoint of a query say: where each Delta source will continue, and when a batch was planned.
+"""How far a query has come, by the files in its checkpoint."""
 
-Spark writes `offsets/N` before batch N and `commits/N` after it. The highest number in `commits` is the last batch that
-is done, and its file in `offsets` says how far it has read.
-"""
-
-import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from .errors import WatchError
-
-UPGRADE = "use a delta-watch that supports the consumer's Spark and Delta"
-
-# The versions of the offset log, and of a Delta offset (`sourceVersion`).
-OFFSET_LOGS = ("v1", "v2")
-OFFSETS = (1, 3)
-BEFORE_FIRST_FILE = -1  # Delta also writes -100, -20 and -19: all of them are before the first file
-NO_OFFSET = "-"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """Where a source will continue: after the file with this index, of a version's commit or of the initial snapshot.
-
-    The order is the order of reading: all of the initial snapshot comes before all later commits.
-    """
-
-    in_commits: bool
-    version: int
-    index: int
-
-    @property
-    def last_read(self) -> int:
-        """The last version read completely, or −1 if there is none yet."""
-        return self.version - 1 if self.in_commits else -1
+from .offsets import Batch, batch_numbers, parse_batch
+from .store import Folder
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch as it was planned.
+class Progress:
+    """How far a query has come.
 
     Args:
-        planned: when, in Unix time; None if the file does not say.
-        offsets: the sources' offsets after the batch, parsed; None for a source that has none yet.
+        last: the last finished batch, or why it is unknown.
+        is_running: whether a later batch is planned. It runs, or it has died.
+        planned: when that batch was planned, in Unix time; None if unknown.
     """
 
-    planned: float | None
-    offsets: tuple[Any, ...]
+    last: Batch | WatchError
+    is_running: bool = False
+    planned: float | None = None
 
 
-def batch_numbers(names: Iterable[str]) -> list[int]:
-    """Return the numbers of the batches among the names of a folder's files, in no order.
+class Checkpoint:
+    """A checkpoint. It reads each file once."""
 
-    Hadoop leaves checksums and temporary files with other names.
-    """
-    return [int(name) for name in names if name.isascii() and name.isdigit()]
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._offsets, self._commits = folder.child("offsets"), folder.child("commits")
+        self._batches: dict[str, Batch] = {}
 
+    def progress(self) -> Progress:
+        """Return how far the query has come now.
 
-def parse_batch(text: str) -> Batch:
-    """Parse a file in the folder `offsets`.
+        Raises:
+            WatchError: the checkpoint cannot be read.
+        """
+        # In this order a batch counts as running only if it was still running when the commits were listed.
+        planned = batch_numbers(self._offsets.names())
+        finished = max(batch_numbers(self._commits.names()), default=-1)
+        running = min((number for number in planned if number > finished), default=None)
+        used: dict[str, Batch] = {}
+        progress = Progress(self._last_batch(finished, used), running is not None, self._planned(running, used))
+        self._batches = used
+        return progress
 
-    Raises:
-        WatchError: the file is incomplete (`corrupt`), or of a newer version (`unknown_offset`).
-    """
-    lines = text.rstrip("\n").split("\n")  # splitlines() would also split at other characters, inside of names
-    if not re.fullmatch(r"v\d+", lines[0]):
-        raise WatchError("corrupt", "is not a batch of a streaming query; restore the checkpoint if this persists")
-    if lines[0] not in OFFSET_LOGS:
-        raise WatchError("unknown_offset", f"has the unknown version {lines[0]}; {UPGRADE}")
-    if len(lines) < 3:
-        raise WatchError("corrupt", "is incomplete; restore the checkpoint if this persists")
-    sources = lines[2:]
-    if lines[0] == "v2":  # each line starts with the id of its source
-        sources = [line.partition(":")[2] for line in sources]
-    try:
-        metadata = json.loads(lines[1]) if lines[1].strip() else {}
-        planned = metadata.get("batchTimestampMs")
-        return Batch(
-            planned / 1000 if planned else None,
-            tuple(None if source == NO_OFFSET else json.loads(source) for source in sources),
-        )
-    except (ValueError, TypeError, AttributeError):
-        raise WatchError("corrupt", "is not valid JSON; restore the checkpoint if this persists") from None
+    def _last_batch(self, finished: int, used: dict[str, Batch]) -> Batch | WatchError:
+        if finished < 0:
+            if self._folder.tag("metadata") is None and not self._offsets.names():
+                return WatchError("missing", f"there is no checkpoint at {self._folder}; check the path")
+            return WatchError("no_batch", f"the query at {self._folder} has not finished a batch yet; wait for it")
+        try:
+            return self._batch(finished, used)
+        except FileNotFoundError:
+            # Spark deletes old batches: by now there is a newer one. Otherwise the checkpoint has lost a file.
+            newest = max(batch_numbers(self._commits.names()), default=finished)
+            if newest > finished:
+                return self._last_batch(newest, used)
+            return WatchError(
+                "corrupt", f"{self._offsets}/{finished} is missing; restore the checkpoint, or start with a new one"
+            )
+        except WatchError as error:
+            if error.reason in ("permission", "store"):
+                raise
+            return error
 
+    def _planned(self, number: int | None, used: dict[str, Batch]) -> float | None:
+        """Return when a batch was planned. A file that Spark is still writing must not hide the lag."""
+        if number is None:
+            return None
+        try:
+            return self._batch(number, used).planned
+        except (FileNotFoundError, WatchError):
+            return None
 
-def table_ids(batch: Batch) -> set[str]:
-    """Return the ids of the Delta tables that the batch has read."""
-    return {str(offset["reservoirId"]) for offset in batch.offsets if _is_delta(offset)}
-
-
-def positions(batch: Batch, table_id: str) -> tuple[Position, ...]:
-    """Return where the sources that read a table will continue: several if the query reads it more than once.
-
-    Args:
-        batch: the last batch that is done.
-        table_id: the id of the table.
-
-    Raises:
-        WatchError: the query reads no Delta table (`not_delta`), not this one (`wrong_table`), nothing of it yet
-            (`no_batch`), or its offset is of an unknown format (`unknown_offset`).
-    """
-    found = tuple(_position(o) for o in batch.offsets if _is_delta(o) and o["reservoirId"] == table_id)
-    if found:
-        return found
-    if None in batch.offsets:
-        raise WatchError("no_batch", "has read nothing of this table yet; wait for its first batch with data")
-    if ids := table_ids(batch):
-        raise WatchError(
-            "wrong_table",
-            f"reads the table with the id {' and '.join(sorted(ids))}, and this one has the id {table_id}: name the "
-            "right table, or give the consumer a new checkpoint if the table was made again",
-        )
-    raise WatchError("not_delta", "reads no Delta table; name the checkpoint of another query")
-
-
-def _is_delta(offset: Any) -> bool:
-    return isinstance(offset, dict) and "reservoirId" in offset
-
-
-def _position(offset: dict[str, Any]) -> Position:
-    if offset.get("sourceVersion") not in OFFSETS:
-        raise WatchError(
-            "unknown_offset", f"has an offset of the unknown version {offset.get('sourceVersion')}; {UPGRADE}"
-        )
-    try:
-        index = max(int(offset["index"]), BEFORE_FIRST_FILE)
-        return Position(not offset["isStartingVersion"], int(offset["reservoirVersion"]), index)
-    except (KeyError, TypeError, ValueError):
-        raise WatchError("unknown_offset", f"has an offset of an unknown format; {UPGRADE}") from None
+    def _batch(self, number: int, used: dict[str, Batch]) -> Batch:
+        name = str(number)
+        # With the tag, because a new checkpoint counts its batches from 0 again.
+        key = f"{name} {self._offsets.tag(name)}"
+        batch = self._batches.get(key)
+        if batch is None:
+            try:
+                batch = parse_batch(self._offsets.read(name).content)
+            except WatchError as error:
+                raise WatchError(error.reason, f"{self._offsets}/{name} {error}") from None
+        used[key] = batch
+        return batch

@@ -1,13 +1,11 @@
-"""What is known of a table by its `_delta_log`."""
+"""The head of a table and the lags of its consumers, by the files in its `_delta_log`."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .backlog import Backlog, Reads, unread
-from .checkpoint import Batch, Position, positions, table_ids
-from .errors import WatchError
-from .log import (
+from .commits import (
     Commit,
     Files,
     checkpoint_version,
@@ -17,6 +15,8 @@ from .log import (
     parse_commit,
     snapshot,
 )
+from .errors import WatchError
+from .offsets import Batch, Position, positions, table_ids
 from .store import File, Folder
 
 
@@ -29,10 +29,10 @@ class _Known:
     commits: dict[int, Commit] = field(default_factory=dict)
     snapshots: dict[int, Files | None] = field(default_factory=dict)
     backlogs: dict[tuple[tuple[Position, ...], Reads], Backlog] = field(default_factory=dict)
-    still_there: set[int] = field(default_factory=set)  # versions found in the log since the last look at the head
+    present: set[int] = field(default_factory=set)  # versions seen in the log since the head was found
     needed: list[Position] = field(default_factory=list)  # the consumers' positions since then
     id: str | None = None
-    id_at: int = -1  # the version up to which that id is sure
+    id_at: int = -1  # the version up to which that id is certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,8 @@ class Head:
     timestamp: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """The backlog of a consumer, and why a part of it is unknown, if it is."""
-
-    backlog: Backlog | None
-    error: WatchError | None = None
-
-
 class Table:
-    """A table. It reads each file of the log once."""
+    """A table. It reads each file of the log once. `find_head` comes first."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -60,29 +52,29 @@ class Table:
         self._known: _Known | None = None
 
     def find_head(self) -> bool:
-        """Look for new commits.
+        """Find the last version.
 
         Returns:
-            Whether the head is where it was when we looked last.
+            Whether it has changed since it was found last.
 
         Raises:
             WatchError: there is no table (`not_a_table`), or it cannot be read.
         """
         known = self._known
         if known:
-            known.still_there.clear()
+            known.present.clear()
             known.needed.clear()
             # The known head comes first: if it is another file now, the table was created again.
             tags = self._log.tags_from(commit_name, known.head)
             if tags and tags[0] == known.head_tag:
                 if len(tags) == 1:
-                    return True
+                    return False
                 known.head, known.head_tag = known.head + len(tags) - 1, tags[-1]
                 known.backlogs.clear()
-                return False
+                return True
         self._known = None
         self._known = self._first_look()
-        return False
+        return True
 
     def head(self) -> Head:
         """Return the head that was found last."""
@@ -95,36 +87,36 @@ class Table:
             timestamp = None
         return Head(known.head, timestamp)
 
-    def lag(self, batch: Batch, reads: Reads) -> Lag:
-        """Return how far a consumer is behind the head that was found last.
+    def lag(self, batch: Batch, reads: Reads) -> tuple[Backlog, WatchError | None]:
+        """Return the backlog of a consumer up to the head that was found last, and why a part of it is unknown.
 
         Args:
-            batch: the last batch that it has done, read before the head was found.
+            batch: its last finished batch, read before the head was found.
             reads: what it does with commits that remove rows.
 
         Raises:
-            WatchError: it is no consumer of this table, or the log cannot be read.
+            WatchError: it does not read this table, or the log cannot be read.
         """
         known = self._found()
         table_id = self._id(batch, known)
         try:
-            at = positions(batch, table_id)
+            found = positions(batch, table_id)
         except WatchError as error:
             raise WatchError(error.reason, f"the query {error}") from None
-        if (ahead := max(position.version for position in at)) > known.head + 1:
+        if (ahead := max(position.version for position in found)) > known.head + 1:
             raise WatchError(
                 "wrong_table",
                 f"the query has read version {ahead - 1}, but the table at {self._folder} ends at {known.head}, so it "
                 "was restored from a copy; give the consumer a new checkpoint",
             )
-        known.needed += at
+        known.needed += found
         try:
-            self._check_log(at, known)
-            if (at, reads) not in known.backlogs:
-                known.backlogs[at, reads] = unread(at, known.head, *self._unread(at, known), reads)
+            self._check_log(found, known)
+            if (found, reads) not in known.backlogs:
+                known.backlogs[found, reads] = unread(found, known.head, *self._unread(found, known), reads)
         except WatchError as error:
-            return Lag(unread(at, known.head, None, {}, reads), error)
-        return Lag(known.backlogs[at, reads])
+            return unread(found, known.head, None, {}, reads), error
+        return known.backlogs[found, reads], None
 
     def forget(self) -> None:
         """Forget the commits that no consumer has needed since the head was found."""
@@ -158,19 +150,19 @@ class Table:
                 raise WatchError("not_a_table", f"the table at {self._folder} is being deleted")
         return _Known(hint + len(tags) - 1, tags[-1])
 
-    def _check_log(self, at: Collection[Position], known: _Known) -> None:
+    def _check_log(self, found: Collection[Position], known: _Known) -> None:
         """Forget the first commit that a consumer needs if the log no longer has it: the consumer has lost it too."""
-        first = _first_commit(at)
-        if first in known.commits and first < known.head and first not in known.still_there:
+        first = _first_commit(found)
+        if first in known.commits and first < known.head and first not in known.present:
             if self._log.tag(commit_name(first)) is None:
                 del known.commits[first]
                 known.backlogs.clear()
-            known.still_there.add(first)
+            known.present.add(first)
 
-    def _unread(self, at: Collection[Position], known: _Known) -> tuple[dict[int, Commit], dict[int, Files | None]]:
-        first = _first_commit(at)
+    def _unread(self, found: Collection[Position], known: _Known) -> tuple[dict[int, Commit], dict[int, Files | None]]:
+        first = _first_commit(found)
         commits = self._commits(range(known.head, first - 1, -1), known)
-        for version in {position.version for position in at if not position.in_commits}:
+        for version in {position.version for position in found if not position.in_commits}:
             if version not in known.snapshots:
                 known.snapshots[version] = self._snapshot(version)
             try:
@@ -185,7 +177,7 @@ class Table:
         missing = [version for version in versions if version not in known.commits]
         for version, file in zip(missing, self._log.read_all(map(commit_name, missing)), strict=True):
             known.commits[version] = self._parse(version, file)
-            known.still_there.add(version)
+            known.present.add(version)
             table_id = known.commits[version].table_id
             if table_id and version > known.id_at:
                 known.id, known.id_at = table_id, version
@@ -271,6 +263,6 @@ class Table:
         return (known_commit or self._parse(version, self._log.read(commit_name(version)))).table_id
 
 
-def _first_commit(at: Collection[Position]) -> int:
+def _first_commit(found: Collection[Position]) -> int:
     """Return the first version whose commit is needed to know what comes after these positions."""
-    return min(position.version + (0 if position.in_commits else 1) for position in at)
+    return min(position.version + (0 if position.in_commits else 1) for position in found)

@@ -82,7 +82,7 @@ class Story:
 
     def look(self) -> ConsumerState:
         """Return what the watcher finds in the files of the table and of the checkpoint."""
-        self.watcher.round()
+        self.watcher.run_round()
         ((consumer,),) = [table.consumers for table in self.watcher.states]
         return consumer
 

@@ -142,7 +142,7 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
     """As docs/watcher.md says: on the address of Docker's network, with its target in prometheus/targets/watch.yml."""
     consumer = Consumer("fraud", "orders", str(files.checkpoint))
     watcher = Watcher({"orders": str(files.table)}, [consumer])
-    watcher.round()
+    watcher.run_round()
     prometheus = container("prometheus")
     hosts = docker("exec", prometheus["Id"], "cat", "/etc/hosts")
     (host,) = [line.split()[0] for line in hosts.splitlines() if line.endswith("host.docker.internal")]

@@ -1,4 +1,4 @@
-"""What the commits in a table's `_delta_log` say: the files that each one adds, and whether it removes rows."""
+"""Parse the commits in a table's `_delta_log`: the files that each one adds, and whether it removes rows."""
 
 import json
 import re
@@ -6,20 +6,20 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import WatchError
 
 UNKNOWN = -1  # rows of a file without statistics
 
-# These actions say nothing about files. To skip them without parsing saves a tenth of the time.
+# These actions say nothing about files. Skipping them without parsing saves a tenth of the time.
 _OTHER_ACTIONS = ('{"protocol"', '{"txn"', '{"domainMetadata"')
 _NUM_RECORDS = re.compile(r'\s*\{\s*"numRecords"\s*:\s*(\d+)\s*[,}]')
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of a commit that a stream reads, in the order of its indexes.
+    """Files in the order in which a stream reads them and its index counts them.
 
     Args:
         sizes: bytes of each file.
@@ -49,22 +49,13 @@ class Commit:
     table_id: str | None
 
 
-class SnapshotFile(NamedTuple):
-    """A file of a table's state, in the order in which a stream reads the initial snapshot."""
-
-    modified: int
-    path: str
-    size: int
-    rows: int
-
-
 def commit_name(version: int) -> str:
     """Return the name of a commit's file."""
     return f"{version:020d}.json"
 
 
 def commit_version(name: str) -> int | None:
-    """Return the version of a commit by the name of its file, or None if it is another file."""
+    """Return the version of the commit in the file of this name, or None if the file is no commit."""
     return int(name[:20]) if len(name) == 25 and name.endswith(".json") and name[:20].isdigit() else None
 
 
@@ -79,47 +70,46 @@ def parse_commit(content: bytes, modified: float) -> Commit:
         WatchError: the content is not that of a commit (`corrupt`).
     """
     timestamp, table_id, rewrites = modified, None, False
-    added, cdc, changed = _FileList(), _FileList(), _FileList()
+    added: list[tuple[int, int]] = []  # size and rows
+    changed, cdc = list(added), list(added)
     with _corrupt_if_invalid():
-        for action, of in _actions(content):
-            if action == "add":
-                if of.get("dataChange"):
-                    size, rows = int(of["size"]), file_rows(of)
-                    added.append(size, rows)
-                    changed.append(size, rows)
-            elif action == "remove":
-                if of.get("dataChange"):
+        for kind, action in _actions(content):
+            if kind == "add":
+                if action.get("dataChange"):
+                    added.append((int(action["size"]), file_rows(action)))
+                    changed.append(added[-1])
+            elif kind == "remove":
+                if action.get("dataChange"):
                     rewrites = True
-                    changed.append(of.get("size") or 0, UNKNOWN)
-            elif action == "cdc":
-                cdc.append(of["size"], UNKNOWN)
-            elif action == "commitInfo":
-                milliseconds = of.get("inCommitTimestamp")
+                    changed.append((action.get("size") or 0, UNKNOWN))
+            elif kind == "cdc":
+                cdc.append((action["size"], UNKNOWN))
+            elif kind == "commitInfo":
+                milliseconds = action.get("inCommitTimestamp")
                 timestamp = modified if milliseconds is None else milliseconds / 1000
-            elif action == "metaData":
-                table_id = str(of["id"])
-        files = added.files()
-        feed = cdc.files() if cdc.sizes else changed.files() if rewrites else files
-    return Commit(timestamp, files, feed, rewrites, table_id)
+            elif kind == "metaData":
+                table_id = str(action["id"])
+        files = _files(added)
+        change_feed = _files(cdc) if cdc else _files(changed) if rewrites else files
+    return Commit(timestamp, files, change_feed, rewrites, table_id)
 
 
 def snapshot(commits: Iterable[bytes]) -> Files:
     """Return the files of a table after these commits, from version 0 on, in the order of the initial snapshot."""
-    files: dict[tuple[str, str], SnapshotFile] = {}
+    files: dict[tuple[str, str], tuple[int, bytes, int, int]] = {}  # sorted by their first two fields, as Spark does
     with _corrupt_if_invalid():
         for content in commits:
-            for action, of in _actions(content):
-                if action == "add":
-                    files[_file_key(of)] = SnapshotFile(of["modificationTime"], of["path"], of["size"], file_rows(of))
-                elif action == "remove":
-                    files.pop(_file_key(of), None)
-    # As Spark sorts text: by its bytes.
-    in_order = sorted(files.values(), key=lambda file: (file.modified, file.path.encode()))
-    return Files(array("q", [file.size for file in in_order]), array("q", [file.rows for file in in_order]))
+            for kind, action in _actions(content):
+                if kind == "add":
+                    path = action["path"].encode()
+                    files[_file_key(action)] = action["modificationTime"], path, action["size"], file_rows(action)
+                elif kind == "remove":
+                    files.pop(_file_key(action), None)
+        return _files([file[2:] for file in sorted(files.values())])
 
 
 def checksum_table_id(content: bytes) -> str | None:
-    """Return the table's id from the checksum file that Delta writes next to a commit, or None if it is not there."""
+    """Return the table's id from the checksum file that Delta writes with a commit, or None if the file has none."""
     try:
         return str(json.loads(content)["metadata"]["id"])
     except (ValueError, KeyError, TypeError):
@@ -135,7 +125,7 @@ def checkpoint_version(content: bytes) -> int | None:
 
 
 def file_rows(add: dict[str, Any]) -> int:
-    """Return the rows of a file that a reader gets, or UNKNOWN."""
+    """Return how many rows a reader gets from a file, or UNKNOWN."""
     stats = add.get("stats")
     if not stats:
         return UNKNOWN
@@ -148,7 +138,7 @@ def file_rows(add: dict[str, Any]) -> int:
 
 
 def _actions(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each action of a commit that may be about files, the table or the commit: its name and its fields."""
+    """Yield the kind and the fields of each action that says something about files, the table or the commit."""
     if not content:
         raise ValueError("empty")
     for line in content.decode().split("\n"):  # splitlines() would also split at other characters, inside of names
@@ -164,20 +154,12 @@ def _corrupt_if_invalid() -> Iterator[None]:
         raise WatchError("corrupt", "is not a complete commit of a Delta table; restore it if this persists") from None
 
 
-def _file_key(of: dict[str, Any]) -> tuple[str, str]:
+def _file_key(action: dict[str, Any]) -> tuple[str, str]:
     """Return what identifies a file of a table: its path and its deletion vector."""
-    vector = of.get("deletionVector")
-    return of["path"], f"{vector['storageType']}{vector['pathOrInlineDv']}@{vector.get('offset')}" if vector else ""
+    vector = action.get("deletionVector")
+    return action["path"], f"{vector['storageType']}{vector['pathOrInlineDv']}@{vector.get('offset')}" if vector else ""
 
 
-class _FileList:
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.rows: list[int] = []
-
-    def append(self, size: int, rows: int) -> None:
-        self.sizes.append(size)
-        self.rows.append(rows)
-
-    def files(self) -> Files:
-        return Files(array("q", self.sizes), array("q", self.rows))
+def _files(files: list[tuple[int, int]]) -> Files:
+    """Return files whose sizes and rows are these."""
+    return Files(array("q", [size for size, _ in files]), array("q", [rows for _, rows in files]))
