@@ -1,38 +1,36 @@
 """Tables and checkpoints as Delta and Spark write them, made by hand: for the watcher, which reads nothing else."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from delta_watch.backlog import Backlog
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
 
+import pytest
+
 Action = dict[str, Any]
-ID = "6a3f1a0e-0000-4000-8000-000000000001"
+ID, OTHER = "6a3f1a0e-0000-4000-8000-000000000001", "6a3f1a0e-0000-4000-8000-000000000002"
+KAFKA = '{"topic":{"0":12}}'
 PLANNED = 1_700_000_000.0  # when each batch was planned, in Unix time
 
 
 def add(path: str, rows: int | None = 1, size: int = 100, **fields: Any) -> Action:
     """An added file. `deleted=2` gives it a deletion vector for two rows."""
-    of: Action = {"path": path, "size": size, "modificationTime": 1, "dataChange": True, "partitionValues": {}}
-    of |= fields
-    if rows is not None:
-        of["stats"] = json.dumps({"numRecords": rows, "minValues": {"id": 1}})
-    if "deleted" in fields:
-        of["deletionVector"] = vector(of.pop("deleted"))
-    return {"add": of}
+    stats = {} if rows is None else {"stats": json.dumps({"numRecords": rows, "minValues": {"id": 1}})}
+    return {"add": {**_file(path, size, fields), "modificationTime": 1, "partitionValues": {}, **stats, **fields}}
 
 
 def remove(path: str, **fields: Any) -> Action:
     """A removed file."""
-    of: Action = {"path": path, "dataChange": True, "size": 100} | fields
-    if "deleted" in fields:
-        of["deletionVector"] = vector(of.pop("deleted"))
-    return {"remove": of}
+    return {"remove": {**_file(path, 100, fields), **fields}}
 
 
-def vector(cardinality: int) -> dict[str, Any]:
-    return {"storageType": "u", "pathOrInlineDv": f"dv{cardinality}", "offset": 1, "cardinality": cardinality}
+def _file(path: str, size: int, fields: Action) -> Action:
+    deleted = fields.pop("deleted", None)
+    vector = {"storageType": "u", "pathOrInlineDv": f"dv{deleted}", "offset": 1, "cardinality": deleted}
+    return {"path": path, "size": size, "dataChange": True, **({"deletionVector": vector} if deleted else {})}
 
 
 def metadata(table_id: str) -> Action:
@@ -110,8 +108,37 @@ class Files:
         return Watcher({"orders": str(self.table)}, [consumer], **options)
 
 
+def before_the_head(patch: pytest.MonkeyPatch, watcher: Watcher, action: Callable[[], object]) -> None:
+    """Do this each time after the watcher has read the checkpoints and before it finds the head."""
+    table = watcher.tables["orders"]
+    find_head = table.find_head
+    patch.setattr(table, "find_head", lambda: (action(), find_head())[1])
+
+
 def look(watcher: Watcher) -> ConsumerState:
-    """Make a round and return what it found out about the only consumer."""
-    watcher.round()
-    ((state,),) = [of.consumers for of in watcher.states]
+    """Run a round and return what it has found out about the only consumer."""
+    watcher.run_round()
+    ((state,),) = [table.consumers for table in watcher.states]
     return state
+
+
+def known(watcher: Watcher) -> Backlog:
+    """Run a round and return the backlog of the only consumer, which must be known."""
+    state = look(watcher)
+    assert state.error is None
+    assert state.backlog
+    return state.backlog
+
+
+def lag(watcher: Watcher) -> tuple[int, int]:
+    """Run a round and return the version read and the lag."""
+    backlog = known(watcher)
+    return backlog.version, backlog.versions
+
+
+def reasons(watcher: Watcher) -> list[str | None]:
+    """Run a round and return why the lag of each consumer is unknown, None if it is known."""
+    watcher.run_round()
+    states = [state for table in watcher.states for state in table.consumers]
+    assert all(state.error or state.backlog for state in states)
+    return [state.error.reason if state.error else None for state in states]

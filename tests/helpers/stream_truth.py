@@ -1,4 +1,4 @@
-"""Real streams and what a watcher shows of them: the ground truth is what a run really reads."""
+"""Real streams and what a watcher shows of them. The ground truth is what a run really reads."""
 
 import json
 import os
@@ -68,7 +68,7 @@ class Reader:
         Returns:
             What it has read of each table, in the batches that it has finished.
         """
-        done = self.batches("commits")
+        before = self.batches("commits")
         received: dict[int, list[Any]] = {}
 
         def sink(rows: DataFrame, batch: int) -> None:
@@ -84,8 +84,7 @@ class Reader:
         except StreamingQueryException as error:
             if "SimulatedKill" not in str(error):
                 raise
-        finished = self.batches("commits") - done
-        read = [row for batch in finished for row in received[batch]]
+        read = [row for batch in self.batches("commits") - before for row in received[batch]]
         if rows_reported is not None:
             self._check_reported(rows_reported, sum(row["count"] for row in read))
         return {
@@ -94,11 +93,11 @@ class Reader:
         }
 
     def batches(self, kind: str) -> set[int]:
-        """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
+        """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (finished)."""
         return {int(file.name) for file in (self.checkpoint / kind).glob("*") if file.name.isdigit()}
 
     def unfinished(self) -> set[int]:
-        """Return the batches that are planned and not done."""
+        """Return the batches that are planned and not finished."""
         return self.batches("offsets") - self.batches("commits")
 
     def _check_reported(self, reported: int, received: int) -> None:
@@ -145,8 +144,13 @@ class Watchers:
         assert state.backlog
         return state.backlog
 
+    def reason(self, reader: Reader) -> str | None:
+        """Return why the backlog is unknown, None if it is known."""
+        error = self.look(reader).error
+        return error.reason if error else None
+
     def amount(self, reader: Reader, table: str = "") -> Amount:
-        """Return what the reader is going to read, which must be known."""
+        """Return what the reader will read, which must be known."""
         amount = self.backlog(reader, table).amount
         assert amount
         return amount
@@ -162,14 +166,9 @@ class Watchers:
 
     @staticmethod
     def _look(watcher: Watcher, reader: Reader, table: str) -> ConsumerState:
-        watcher.round()
-        (found,) = [
-            of
-            for state in watcher.states
-            for of in state.consumers
-            if state.name == table and of.consumer.name == str(reader.checkpoint)
-        ]
-        return found
+        watcher.run_round()
+        states = [state for each in watcher.states if each.name == table for state in each.consumers]
+        return next(state for state in states if state.consumer.name == str(reader.checkpoint))
 
 
 def check_run(

@@ -2,27 +2,28 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 from delta_watch.backlog import NOTHING, Amount, Backlog
-from delta_watch.checkpoint import Batch
+from delta_watch.checkpoint import Progress
 from delta_watch.errors import WatchError
-from delta_watch.exporter import exposition
-from delta_watch.query import Progress
+from delta_watch.exporter import WatcherCollector
+from delta_watch.offsets import Batch
 from delta_watch.table import Head
-from delta_watch.watcher import Consumer, ConsumerState, Round, TableState
-from tests.helpers.http_servers import serve
+from delta_watch.watcher import Consumer, ConsumerState, FinishedRound, TableState
+
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.registry import Collector
 
 VISITS = "default.visits"
 ORDERS = "/data/my orders"
 
 
-def metrics(now: float, rounds: int) -> str:
+def metrics(now: float, rounds: int) -> Iterable[Metric]:
     """Return what the exporter makes of these results: behind by 3 versions, up to date, and unknown.
 
     Args:
@@ -43,21 +44,27 @@ def metrics(now: float, rounds: int) -> str:
             TableState(ORDERS, Head(4, now - 200), (search,)),
         ],
         errors={VISITS: Counter({("lost", "corrupt"): rounds})},
-        last_round=Round(now, 0.25),
+        last_round=FinishedRound(now, 0.25),
     )
-    return exposition(watcher, now)
+    return WatcherCollector(watcher, clock=lambda: now).collect()
+
+
+class _Rounds(Collector):
+    def __init__(self) -> None:
+        self._rounds = count(1)
+
+    def collect(self) -> Iterable[Metric]:
+        return metrics(time.time(), next(self._rounds))
 
 
 @contextmanager
 def watcher() -> Iterator[str]:
     """Answer Prometheus with a new round for each scrape, and yield host and port."""
-    rounds = count(1)
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "text/plain; version=0.0.4")
-        request.end_headers()
-        request.wfile.write(metrics(time.time(), next(rounds)).encode())
-
-    with serve(answer) as address:
-        yield address
+    registry = CollectorRegistry()
+    registry.register(_Rounds())
+    httpd, _ = start_http_server(0, "127.0.0.1", registry)
+    try:
+        yield f"127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        httpd.server_close()

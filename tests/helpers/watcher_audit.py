@@ -24,7 +24,7 @@ class WatchAudit:
     def round(self) -> int | None:
         """Make a round, check that its lag was true at some moment of it, and return it, in versions."""
         read_before, head_before = self.disk.version_read(), self.disk.last_version()
-        self.watcher.round()
+        self.watcher.run_round()
         head_after, read_after = self.disk.last_version(), self.disk.version_read()
         (table,) = self.watcher.states
         (state,), head = table.consumers, table.head

@@ -11,7 +11,6 @@ from tests.helpers.watcher_answers import metrics
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 RULES: list[dict[str, Any]] = [
@@ -60,7 +59,7 @@ def test_pushed_metrics_equal_those_of_the_tutorial_and_the_pushgateway() -> Non
 def test_metrics_of_the_watcher_have_the_names_types_and_labels_that_it_exports() -> None:
     exported = {
         (sample.name, family.type, ", ".join(sample.labels))
-        for family in text_string_to_metric_families(metrics(now=0, rounds=1))
+        for family in metrics(now=0, rounds=1)
         for sample in family.samples
     }
     assert sorted((row.metric, row.type, row.labels) for row in WATCHED) == sorted(exported)

@@ -1,8 +1,8 @@
 """What lies between a position and the head, by hand-made commits."""
 
 from delta_watch.backlog import Amount, Backlog, Reads, unread
-from delta_watch.checkpoint import Position
-from delta_watch.log import Commit, Files, parse_commit, snapshot
+from delta_watch.commits import Commit, parse_commit, snapshot
+from delta_watch.offsets import Position
 from tests.helpers.handmade_tables import Action, add, commit_text, remove
 
 import pytest
@@ -17,6 +17,7 @@ COMMITS = {
     5: commit(5),
     6: commit(6, add("d", rows=8, size=80)),
 }
+SNAPSHOT = snapshot([commit_text([add("a", rows=1, size=10), add("b", rows=2, size=20)]).encode()])
 CDC: Action = {"cdc": {"path": "c", "size": 7}}
 
 
@@ -24,31 +25,22 @@ def at(version: int, index: int = -1) -> Position:
     return Position(True, version, index)
 
 
-def test_up_to_date() -> None:
-    assert unread([at(7)], 6, COMMITS, {}) == Backlog(6, 0, None, Amount(0, 0, 0), 0)
-
-
-def test_everything() -> None:
-    assert unread([at(4)], 6, COMMITS, {}) == Backlog(3, 3, 1004.0, Amount(4, 150, 15), 0)
-
-
-@pytest.mark.parametrize(("index", "amount"), [(0, Amount(3, 140, 14)), (1, Amount(2, 120, 12))])
-def test_commit_read_in_part_counts_as_unread_but_only_its_rest_is_in_the_backlog(index: int, amount: Amount) -> None:
-    assert unread([at(4, index)], 6, COMMITS, {}) == Backlog(3, 3, 1004.0, amount, 0)
-
-
-def test_last_file_of_a_commit_completes_it() -> None:
-    assert unread([at(4, 2)], 6, COMMITS, {}) == Backlog(4, 2, 1005.0, Amount(1, 80, 8), 0)
-
-
-def test_commits_without_files_are_versions_all_the_same() -> None:
-    assert unread([at(5)], 5, {5: COMMITS[5]}, {}) == Backlog(4, 1, 1005.0, Amount(0, 0, 0), 0)
-
-
-def test_rows_are_unknown_if_one_unread_file_has_no_statistics() -> None:
-    commits = {7: commit(7, add("e", rows=None, size=5), add("f", size=6)), **COMMITS}
-    assert unread([at(4)], 7, commits, {}).amount == Amount(6, 161, None)
-    assert unread([at(7, 0)], 7, commits, {}).amount == Amount(1, 6, 1)
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        (at(7), Backlog(6, 0, None, Amount(0, 0, 0), 0)),
+        (at(4), Backlog(3, 3, 1004.0, Amount(4, 150, 15), 0)),
+        # A commit read in part counts as unread, but only its rest is in the backlog. Its last file completes it.
+        (at(4, 0), Backlog(3, 3, 1004.0, Amount(3, 140, 14), 0)),
+        (at(4, 1), Backlog(3, 3, 1004.0, Amount(2, 120, 12), 0)),
+        (at(4, 2), Backlog(4, 2, 1005.0, Amount(1, 80, 8), 0)),
+        # A commit without files is a version all the same.
+        (at(5), Backlog(4, 2, 1005.0, Amount(1, 80, 8), 0)),
+        (Position(False, 4, 0), Backlog(-1, 7, 1004.0, Amount(2, 100, 10), 0)),
+    ],
+)
+def test_backlog_from_a_position_to_the_head(position: Position, expected: Backlog) -> None:
+    assert unread([position], 6, COMMITS, {4: SNAPSHOT}) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,15 +66,6 @@ def test_stream_of_the_change_feed_counts_all_changes_and_stops_on_the_last_one(
     assert unread([at(6, 2)], 6, commits, {}, "change_feed") == Backlog(6, 0, None, Amount(0, 0, 0), 0)
 
 
-SNAPSHOT = snapshot([commit_text([add("a", rows=1, size=10), add("b", rows=2, size=20)]).encode()])
-
-
-def test_initial_snapshot_in_part() -> None:
-    snapshots: dict[int, Files | None] = {4: SNAPSHOT}
-    backlog = unread([Position(False, 4, 0)], 6, COMMITS, snapshots)
-    assert backlog == Backlog(-1, 7, 1004.0, Amount(2, 100, 10), 0)
-
-
 def test_initial_snapshot_whose_files_are_unknown() -> None:
     backlog = unread([Position(False, 4, 0)], 6, {5: COMMITS[5], 6: COMMITS[6]}, {4: None})
     assert backlog == Backlog(-1, 7, None, None, 0)
@@ -91,7 +74,3 @@ def test_initial_snapshot_whose_files_are_unknown() -> None:
 def test_table_that_is_read_twice_counts_the_slower_source_and_the_files_of_both() -> None:
     assert unread([at(6), at(7)], 6, COMMITS, {}) == Backlog(5, 1, 1006.0, Amount(1, 80, 8), 0)
     assert unread([at(6), at(4, 1)], 6, COMMITS, {}) == Backlog(3, 3, 1004.0, Amount(3, 200, 20), 0)
-
-
-def test_versions_are_known_even_if_commits_are_not() -> None:
-    assert unread([at(4)], 6, None, {}) == Backlog(3, 3, None, None, None)

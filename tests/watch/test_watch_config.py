@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from delta_watch.config import KEYS, Config, read_config
+from delta_watch.config import SECTIONS, Config, read_config
 from delta_watch.errors import DeltaWatchError
 from delta_watch.exporter import Server
 from delta_watch.watcher import Consumer, Discovery
@@ -33,12 +33,12 @@ def test_least(tmp_path: Path) -> None:
     assert config.tables == {"/data/orders": "/data/orders"}
     assert config.consumers == (Consumer("fraud", "/data/orders", "/checkpoints/fraud"),)
     assert config.discoveries == ()
-    assert (config.interval, config.time_limit, config.server) == (15, 10, Server("127.0.0.1", 9464))
+    assert (config.interval, config.time_limit, config.web) == (15, 10, Server("127.0.0.1", 9464))
 
 
 def test_everything(tmp_path: Path) -> None:
-    for name, text in (("tls.crt", "c"), ("tls.key", "k"), ("password", "secret\n")):
-        (tmp_path / name).write_text(text)
+    for name, text in (("tls.crt", "c"), ("tls.key", "k"), ("password", "sécret\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     config = read(
         tmp_path,
         """
@@ -76,13 +76,14 @@ def test_everything(tmp_path: Path) -> None:
     assert config.tables == {"orders": "s3a://lake/orders 2/%20", "my visits": f"{tmp_path}/visits"}
     assert config.consumers == (Consumer("fraud", "orders", "file:/checkpoints/fraud", "change_feed"),)
     assert config.discoveries == (
-        Discovery("my visits", f"{tmp_path}/jobs", "*/checkpoint"),
-        Discovery("orders", "s3://lake/checkpoints", "team ?/*", "rewrites"),
+        Discovery("my visits", f"{tmp_path}/jobs/*/checkpoint"),
+        Discovery("orders", "s3://lake/checkpoints/team ?/*", "rewrites"),
     )
     assert (config.interval, config.time_limit) == (30, 2.5)
-    assert config.server == Server(
-        "0.0.0.0", 8000, f"{tmp_path}/tls.crt", f"{tmp_path}/tls.key", "prometheus", "secret"
+    assert config.web == Server(
+        "0.0.0.0", 8000, f"{tmp_path}/tls.crt", f"{tmp_path}/tls.key", "prometheus", f"{tmp_path}/password"
     )
+    assert config.web.password == "sécret"
 
 
 def test_table_that_nobody_reads(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "line 1: there is nothing to watch; add a [[consumer]] with name, table and checkpoint"),
-        (CONSUMER + "x = = 1", "line 5: this is not valid TOML (invalid value); correct it"),
+        (CONSUMER + "x = = 1", "line 5: not valid TOML (invalid value); correct it"),
         (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; perhaps it is checkpoint"),
         (
             "colour = 1\n" + CONSUMER,
@@ -103,9 +104,9 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
             CONSUMER + '\n[[consumer]]\ntable = "a"\ncheckpoint = "b"',
             "line 6: the key name is missing in [[consumer]]; add it",
         ),
-        (CONSUMER + '[[consumer]]\nname = ""', 'line 6: name must be a text that is not empty; write name = "…"'),
-        (CONSUMER + "[[consumer]]\nname = 7", 'line 6: name must be a text that is not empty; write name = "…"'),
-        (CONSUMER + CONSUMER, "line 6: fraud of /data/orders is there twice; give one another name"),
+        (CONSUMER + '[[consumer]]\nname = " "', 'line 6: name must be non-empty text; write name = "…"'),
+        (CONSUMER + "[[consumer]]\nname = 7", 'line 6: name must be non-empty text; write name = "…"'),
+        (CONSUMER + CONSUMER, "line 6: /data/orders has two consumers with the name fraud; rename one"),
         (
             CONSUMER.replace("/data", "hdfs://data"),
             "line 3: table: there is no support for hdfs:; use a local path, file: or one of s3://, gs://, az://, "
@@ -120,12 +121,16 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
             CONSUMER + "[web]\ntls = 1",
             "line 6: the key tls is unknown; use address, port, certificate, private_key, username, password_file",
         ),
+        (CONSUMER + "[web]\nport = false", "line 6: port must be a whole number from 0 to 65535"),
         (CONSUMER + '[web]\n\nusername = "x"', "line 7: username needs password_file too"),
+        (CONSUMER + '[web]\nusername = ""', 'line 6: username must be non-empty text; write username = "…"'),
         (CONSUMER + '[web]\nprivate_key = "x"', "line 6: private_key needs certificate too"),
         (CONSUMER + "web = 1", "line 5: the key web is unknown; use name, table, checkpoint, reads"),
         ("web = 1\n" + CONSUMER, "line 1: web must be a section; write [web]"),
         ("[consumer]\nname = 1", "line 1: consumer must be a list of sections; write [[consumer]]"),
-        ("[tables]\n  a = 1\n" + CONSUMER, 'line 2: a must be a text that is not empty; write a = "…"'),
+        ("consumer = [1]", "line 1: consumer must be a list of sections; write [[consumer]]"),
+        ("tables = 1", "line 1: tables must be a section; write [tables]"),
+        ("[tables]\n  a = 1\n" + CONSUMER, 'line 2: a must be non-empty text; write a = "…"'),
         (
             CONSUMER + '[[discover]]\ntable = "a"\ncheckpoints = "/b"',
             "line 7: checkpoints has no *; name a single checkpoint in a [[consumer]]",
@@ -141,25 +146,26 @@ def test_line_is_that_of_the_right_section(tmp_path: Path) -> None:
     assert mistake(tmp_path, CONSUMER + second + CONSUMER.replace('"fraud"', "3")).startswith("line 11: name")
 
 
-def test_certificate_that_is_missing(tmp_path: Path) -> None:
-    text = CONSUMER + '[web]\ncertificate = "tls.crt"\nprivate_key = "tls.key"'
-    message = f"line 6: certificate {tmp_path}/tls.crt cannot be read (no such file or directory)"
-    assert mistake(tmp_path, text) == message
-
-
-def test_empty_password(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text("\n")
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read (no such file or directory); check its path"),
+        (b"\n", "is empty; check its path"),
+        (b"\xff", "is not UTF-8 text; save it as that"),
+    ],
+)
+def test_file_of_the_web_section(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        (tmp_path / "password").write_bytes(content)
     text = CONSUMER + '[web]\nusername = "a"\npassword_file = "password"'
-    assert mistake(tmp_path, text) == (
-        f"line 7: password_file {tmp_path}/password is empty; write the password into it"
-    )
+    assert mistake(tmp_path, text) == f"line 7: password_file {tmp_path}/password {problem}"
 
 
 def test_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(DeltaWatchError, match="watch.toml cannot be read .no such file or directory.; check its path"):
         read_config(tmp_path / "watch.toml")
     (tmp_path / "watch.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(DeltaWatchError, match="is not a text in UTF-8; save it as one"):
+    with pytest.raises(DeltaWatchError, match="watch.toml is not UTF-8 text; save it as that"):
         read_config(tmp_path / "watch.toml")
 
 
@@ -168,9 +174,9 @@ def test_example_says_all_that_there_is() -> None:
     config = read_config(example)
     folder = ROOT / "examples" / ".." / "warehouse"
     assert config == Config(
-        {"visits": f"{folder}/visits"},
-        (Consumer("visits_consumer", "visits", f"{folder}/checkpoints/visits_consumer"),),
-        (Discovery("visits", f"{folder}/checkpoints", "*"),),
+        tables={"visits": f"{folder}/visits"},
+        consumers=(Consumer("visits_consumer", "visits", f"{folder}/checkpoints/visits_consumer"),),
+        discoveries=(Discovery("visits", f"{folder}/checkpoints/*"),),
     )
     named = set(re.findall(r"(?m)^(?:# )?(?:\[\[?)?(\w+)\]?\]?(?= =|\s*$|  #)", example.read_text()))
-    assert named - {"visits"} == {key for keys in KEYS.values() for key in keys}
+    assert named - {"visits"} == {key for section in SECTIONS.values() for key in section.__struct_encode_fields__}

@@ -3,20 +3,21 @@
 import gzip
 import socket
 import ssl
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from typing import Any
 
-from delta_watch.exporter import Server, exposition, serve
+from delta_watch.exporter import Server, WatcherCollector, serve
 from delta_watch.watcher import Consumer, Watcher
-from tests.helpers.handmade_tables import PLANNED, Files, add, offset, remove
+from tests.helpers.handmade_tables import PLANNED, Files, add, before_the_head, offset, remove
 
 import pytest
 import trustme
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
 LABELS = (("consumer", "fraud"), ("table", "orders"))
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -33,43 +34,51 @@ def served(watcher: Watcher, server: Server) -> Iterator[int]:
         httpd.server_close()
 
 
-def parse(text: str) -> Samples:
-    samples: Samples = {}
-    for family in text_string_to_metric_families(text):
+def samples(families: Any) -> Samples:
+    """Return the values of metrics by name and labels."""
+    found: Samples = {}
+    for family in families:
         assert family.documentation
         assert family.type in ("gauge", "counter")
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
-            assert key not in samples
-            samples[key] = sample.value
-    return samples
+            assert key not in found
+            found[key] = sample.value
+    return found
 
 
-def metrics(watcher: Watcher, now: float | None = None) -> Samples:
-    return parse(exposition(watcher, time.time() if now is None else now))
+def collected(watcher: Watcher, now: float | None = None) -> Samples:
+    return samples((WatcherCollector(watcher) if now is None else WatcherCollector(watcher, lambda: now)).collect())
 
 
-def of_consumer(samples: Samples) -> dict[str, float]:
-    return {name: value for (name, labels), value in samples.items() if labels == LABELS}
+def of_consumer(values: Samples) -> dict[str, float]:
+    return {name: value for (name, labels), value in values.items() if labels == LABELS}
 
 
-def get(port: int, **headers: str) -> tuple[HTTPResponse, bytes]:
+def get(port: int, context: ssl.SSLContext | None = None, **headers: str) -> tuple[HTTPResponse, bytes]:
     """Scrape, with these headers: `_` stands for `-`."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as client:
-        client.request("GET", "/metrics", headers={name.replace("_", "-"): text for name, text in headers.items()})
-        response = client.getresponse()
+    client = HTTPSConnection("127.0.0.1", port, timeout=5, context=context) if context else None
+    with closing(client or HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        connection.request("GET", "/metrics", headers={name.replace("_", "-"): text for name, text in headers.items()})
+        response = connection.getresponse()
         return response, response.read()
 
 
-def test_all_metrics_of_a_consumer_that_is_behind(files: Files) -> None:
+@pytest.fixture
+def watcher(files: Files) -> Watcher:
+    """A watcher that has looked once at the hand-made table, whose consumer is 3 versions behind."""
+    watcher = files.watcher()
+    watcher.run_round()
+    return watcher
+
+
+def test_all_metrics_of_a_consumer_that_is_behind(files: Files, watcher: Watcher) -> None:
     files.commit(7, remove("6.parquet"), add("7.parquet"))
     files.plan(1, offset(8))
-    watcher = files.watcher()
-    watcher.round()
+    watcher.run_round()
     committed = [files.commit_path(version).stat().st_mtime for version in range(8)]
     now = committed[7] + 60
-    samples = metrics(watcher, now)
-    assert of_consumer(samples) == {
+    expected = {
         "delta_consumer_version": 3,
         "delta_consumer_lag_versions": 4,
         "delta_consumer_lag_seconds": pytest.approx(now - committed[4]),
@@ -80,103 +89,72 @@ def test_all_metrics_of_a_consumer_that_is_behind(files: Files) -> None:
         "delta_consumer_batch_running_seconds": pytest.approx(now - PLANNED),
         "delta_watch_up": 1,
     }
+    values = collected(watcher, now)
+    assert of_consumer(values) == expected
     table = (("table", "orders"),)
-    assert samples["delta_table_version", table] == 7
-    assert samples["delta_table_commit_timestamp_seconds", table] == pytest.approx(committed[7])
+    assert values["delta_table_version", table] == 7
+    assert values["delta_table_commit_timestamp_seconds", table] == pytest.approx(committed[7])
     assert watcher.last_round
-    assert samples["delta_watch_round_duration_seconds", ()] == pytest.approx(watcher.last_round.seconds)
-    assert samples["delta_watch_last_round_timestamp_seconds", ()] == pytest.approx(watcher.last_round.ended)
+    assert values["delta_watch_round_duration_seconds", ()] == watcher.last_round.seconds
+    assert values["delta_watch_last_round_timestamp_seconds", ()] == watcher.last_round.ended
+    files.commit(8, add("8.parquet", rows=None))
+    watcher.run_round()
+    assert expected.keys() - of_consumer(collected(watcher)).keys() == {"delta_consumer_backlog_rows"}
 
 
-def test_zero_is_there_and_no_clock_makes_an_age_negative(files: Files) -> None:
+def test_zero_is_there_and_no_clock_makes_an_age_negative(files: Files, watcher: Watcher) -> None:
     files.read(1, offset(7))
-    watcher = files.watcher()
-    watcher.round()
-    values = of_consumer(metrics(watcher))
-    assert values.pop("delta_consumer_version") == 6
-    assert values.pop("delta_watch_up") == 1
-    assert set(values.values()) == {0}
-    assert len(values) == 7
+    watcher.run_round()
+    values = of_consumer(collected(watcher))
+    assert (values.pop("delta_consumer_version"), values.pop("delta_watch_up")) == (6, 1)
+    assert list(values.values()) == [0] * 7
     files.append(7, 7)
     files.plan(2, offset(8))
-    watcher.round()
-    values = of_consumer(metrics(watcher, now=0))
+    watcher.run_round()
+    values = of_consumer(collected(watcher, now=0))
     assert (values["delta_consumer_lag_seconds"], values["delta_consumer_batch_running_seconds"]) == (0, 0)
 
 
-def test_unknown_is_absent(files: Files) -> None:
-    watcher = files.watcher(report=lambda _: None)
-    (files.checkpoint / "offsets" / "0").write_text("garbage")
-    watcher.round()
-    samples = metrics(watcher)
-    assert of_consumer(samples) == {"delta_watch_up": 0, "delta_consumer_batch_running_seconds": 0}
-    assert samples["delta_watch_errors_total", (*LABELS[:1], ("reason", "corrupt"), *LABELS[1:])] == 1
-    watcher.round()
-    assert metrics(watcher)["delta_watch_errors_total", (*LABELS[:1], ("reason", "corrupt"), *LABELS[1:])] == 2
+@pytest.mark.parametrize(
+    ("reason", "values"),
+    [("corrupt", {}), ("log_cleaned", {"delta_consumer_version": 3, "delta_consumer_lag_versions": 3})],
+)
+def test_unknown_is_absent(files: Files, watcher: Watcher, reason: str, values: dict[str, int]) -> None:
+    if reason == "corrupt":
+        (files.checkpoint / "offsets" / "0").write_text("garbage")
+    else:
+        files.commit_path(4).unlink()
+    for count in (1, 2):
+        watcher.run_round()
+        found = collected(watcher)
+        assert of_consumer(found) == {**values, "delta_watch_up": 0, "delta_consumer_batch_running_seconds": 0}
+        assert found["delta_watch_errors_total", (*LABELS[:1], ("reason", reason), *LABELS[1:])] == count
 
 
-def test_rows_alone_are_absent_without_statistics(files: Files) -> None:
-    files.commit(7, add("7.parquet", rows=None))
-    watcher = files.watcher()
-    watcher.round()
-    values = of_consumer(metrics(watcher))
-    assert "delta_consumer_backlog_rows" not in values
-    assert values["delta_consumer_backlog_bytes"] == 400
+def test_table_that_is_no_table(tmp_path: Path) -> None:
+    watcher = Watcher({"none": str(tmp_path / "none")}, [])
+    assert collected(watcher) == {}  # before the first round
+    watcher.run_round()
+    values = collected(watcher)
+    assert values["delta_watch_errors_total", (("consumer", ""), ("reason", "not_a_table"), ("table", "none"))] == 1
+    assert not any(name == "delta_table_version" for name, _ in values)
 
 
-def test_versions_stay_if_the_log_was_cleaned_up(files: Files) -> None:
-    files.commit_path(4).unlink()
-    watcher = files.watcher(report=lambda _: None)
-    watcher.round()
-    assert of_consumer(metrics(watcher)) == {
-        "delta_consumer_version": 3,
-        "delta_consumer_lag_versions": 3,
-        "delta_consumer_batch_running_seconds": 0,
-        "delta_watch_up": 0,
-    }
-
-
-def test_table_that_is_no_table(files: Files, tmp_path: Path) -> None:
-    watcher = Watcher({"none": str(tmp_path / "none")}, [], report=lambda _: None)
-    watcher.round()
-    samples = metrics(watcher)
-    errors = {labels: value for (name, labels), value in samples.items() if name == "delta_watch_errors_total"}
-    assert errors == {(("consumer", ""), ("reason", "not_a_table"), ("table", "none")): 1}
-    assert not any(name == "delta_table_version" for name, _ in samples)
-
-
-def test_names_of_any_kind(files: Files) -> None:
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0"])
+def test_over_http_names_of_any_kind_in_both_formats(files: Files, accept: str) -> None:
     name = 'a "b"\\n\nc\\ é,}{='
     watcher = Watcher({name: str(files.table)}, [Consumer(name, name, str(files.checkpoint))])
-    watcher.round()
-    assert metrics(watcher)["delta_consumer_lag_versions", (("consumer", name), ("table", name))] == 3
-
-
-def test_before_the_first_round_there_are_no_values(files: Files) -> None:
-    assert metrics(files.watcher()) == {}
-
-
-def test_over_http(files: Files) -> None:
-    watcher = files.watcher()
-    watcher.round()
+    watcher.run_round()
     with served(watcher, Server(port=0)) as port:
-        plain, body = get(port)
-        assert plain.status == 200
-        assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        assert parse(body.decode())["delta_consumer_lag_versions", LABELS] == 3
-        packed, body = get(port, Accept_Encoding="gzip")
-        assert packed.headers["Content-Encoding"] == "gzip"
-        assert parse(gzip.decompress(body).decode())["delta_consumer_lag_versions", LABELS] == 3
-
-
-def test_only_on_loopback_by_default() -> None:
-    assert Server().address == "127.0.0.1"
-
-
-def test_other_methods_are_refused(files: Files) -> None:
-    with served(files.watcher(), Server(port=0)) as port, closing(HTTPConnection("127.0.0.1", port)) as client:
-        client.request("POST", "/metrics")
-        assert client.getresponse().status == 405
+        plain, text = get(port, Accept=accept)
+        packed, gzipped = get(port, Accept=accept, Accept_Encoding="gzip")
+    assert plain.headers["Content-Type"].startswith(accept.partition(";")[0] or "text/plain; version=0.0.4")
+    assert (plain.headers["Content-Encoding"], packed.headers["Content-Encoding"]) == (None, "gzip")
+    parse = openmetrics_parser.text_string_to_metric_families if accept else parser.text_string_to_metric_families
+    for body in (text, gzip.decompress(gzipped)):
+        values = samples(parse(body.decode()))
+        assert values["delta_consumer_lag_versions", (("consumer", name), ("table", name))] == 3
+        assert values["process_resident_memory_bytes", ()] > 1e6
 
 
 @pytest.mark.parametrize(
@@ -191,13 +169,13 @@ def test_other_methods_are_refused(files: Files) -> None:
         ("", 401),
     ],
 )
-def test_basic_auth(files: Files, login: str, status: int) -> None:
-    watcher = files.watcher()
-    watcher.round()
-    with served(watcher, Server(port=0, username="prometheus", password="sécret")) as port:
+def test_basic_auth(watcher: Watcher, tmp_path: Path, login: str, status: int) -> None:
+    (tmp_path / "password").write_text("sécret\n", encoding="utf-8")
+    server = Server(port=0, username="prometheus", password_file=str(tmp_path / "password"))
+    with served(watcher, server) as port:
         response, body = get(port, Authorization=login)
-        assert response.status == status
-        assert (b"delta_" in body) == (status == 200)
+    assert response.status == status
+    assert (b"delta_" in body) == (status == 200)
 
 
 @pytest.fixture
@@ -213,51 +191,31 @@ def tls(tmp_path: Path) -> tuple[Server, ssl.SSLContext]:
     return Server(port=0, certificate=paths[0], private_key=paths[1]), context
 
 
-def test_tls(files: Files, tls: tuple[Server, ssl.SSLContext]) -> None:
-    server, context = tls
-    watcher = files.watcher()
-    watcher.round()
-    with served(watcher, server) as port:
-        with closing(HTTPSConnection("127.0.0.1", port, context=context, timeout=10)) as client:
-            client.request("GET", "/metrics")
-            assert parse(client.getresponse().read().decode())["delta_watch_up", LABELS] == 1
+def test_tls(watcher: Watcher, tls: tuple[Server, ssl.SSLContext]) -> None:
+    with served(watcher, tls[0]) as port:
+        assert b"delta_watch_up" in get(port, tls[1])[1]
         with pytest.raises(OSError, match=r"disconnected|reset|empty|without response"):
             get(port)
 
 
 @pytest.mark.parametrize("with_tls", [False, True])
 def test_client_that_sends_nothing_holds_up_no_scrape_and_is_no_news(
-    files: Files,
+    watcher: Watcher,
     tls: tuple[Server, ssl.SSLContext],
     with_tls: bool,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("delta_watch.exporter.CLIENT_TIMEOUT", 0.2)
-    watcher = files.watcher()
-    watcher.round()
     server, context = tls if with_tls else (Server(port=0), None)
     with served(watcher, server) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
-        client = HTTPSConnection if with_tls else HTTPConnection
-        options = {"context": context} if with_tls else {}
-        with closing(client("127.0.0.1", port, timeout=5, **options)) as scrape:  # type: ignore[arg-type]
-            scrape.request("GET", "/metrics")
-            assert scrape.getresponse().status == 200
+        assert get(port, context)[0].status == 200
         assert silent.recv(1) == b""  # disconnected
     assert capfd.readouterr().err == ""
 
 
-def test_scrape_while_a_round_runs(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    watcher = files.watcher()
-    watcher.round()
+def test_scrape_while_a_round_runs(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Samples] = []
-    table = watcher.tables["orders"]
-    find_head = table.find_head
-
-    def meanwhile() -> bool:
-        seen.append(metrics(watcher))
-        return find_head()
-
-    monkeypatch.setattr(table, "find_head", meanwhile)
-    watcher.round()
+    before_the_head(monkeypatch, watcher, lambda: seen.append(collected(watcher)))
+    watcher.run_round()
     assert seen[0]["delta_consumer_lag_versions", LABELS] == 3

@@ -19,7 +19,7 @@ from delta_watch.errors import DeltaWatchError, WatchError
 from delta_watch.store import Folder, LocalFolder, open_folder
 from delta_watch.watcher import Consumer, Discovery, Watcher
 from demo.stack import wait_for
-from tests.helpers.handmade_tables import Files, add, look, offset
+from tests.helpers.handmade_tables import Files, add, known, look, reasons
 from tests.helpers.http_servers import serve
 
 import pytest
@@ -82,7 +82,7 @@ def _create_bucket(address: str) -> bool:
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a test says is in the environment. Buckets are kept by the process, so each test has its own."""
-    store._bucket.cache_clear()
+    store._open_bucket.cache_clear()
     for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     for name in KEYS:
@@ -102,24 +102,17 @@ def upload(s3: S3, files: Files, name: str) -> Watcher:
     s3.upload(files.table, f"{name}/table")
     s3.upload(files.checkpoint, f"{name}/checkpoint")
     consumer = Consumer("fraud", "orders", f"s3a://{BUCKET}/{name}/checkpoint")
-    return Watcher({"orders": f"s3://{BUCKET}/{name}/table"}, [consumer], report=lambda _: None)
+    return Watcher({"orders": f"s3://{BUCKET}/{name}/table"}, [consumer])
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_same_results_as_on_a_local_disk(s3: S3, files: Files, tmp_path: Path, name: str) -> None:
-    remote = look(upload(s3, files, name))
     shutil.copytree(files.table, tmp_path / name / "table")
     shutil.copytree(files.checkpoint, tmp_path / name / "checkpoint")
-    local_watcher = Watcher(
-        {"orders": f"file:{tmp_path / name}/table"},
-        [Consumer("fraud", "orders", f"file://{tmp_path / name}/checkpoint")],
-    )
-    local = look(local_watcher)
-    assert remote.error is None
-    assert local.error is None
-    assert remote.backlog
-    assert local.backlog
-    for backlog in (remote.backlog, local.backlog):
+    consumer = Consumer("fraud", "orders", f"file://{tmp_path / name}/checkpoint")
+    local = Watcher({"orders": f"file:{tmp_path / name}/table"}, [consumer])
+    for watcher in (local, upload(s3, files, name)):
+        backlog = known(watcher)
         assert (backlog.version, backlog.versions, backlog.amount) == (3, 3, Amount(3, 300, 3))
 
 
@@ -160,42 +153,49 @@ def test_requests_of_a_first_look_and_of_later_ones(s3: S3, files: Files) -> Non
 def test_hundreds_of_commits(s3: S3, files: Files) -> None:
     files.append(7, 150)
     files.commit(151, add("a"), add("b"))
-    files.read(1, offset(4))
-    backlog = look(upload(s3, files, "hundreds")).backlog
-    assert backlog
+    backlog = known(upload(s3, files, "hundreds"))
     assert (backlog.versions, backlog.amount) == (148, Amount(149, 14900, 149))
 
 
 def test_missing_table_and_checkpoint(s3: S3, files: Files) -> None:
     s3.upload(files.table, "some/table")
     consumer = Consumer("fraud", "orders", f"s3://{BUCKET}/some/checkpoint")
-    state = look(Watcher({"orders": f"s3://{BUCKET}/some/table"}, [consumer], report=lambda _: None))
-    assert state.error
-    assert state.error.reason == "missing"
-    state = look(Watcher({"orders": f"s3://{BUCKET}/none"}, [consumer], report=lambda _: None))
-    watcher = Watcher({"orders": f"s3://{BUCKET}/none"}, [], report=lambda _: None)
-    watcher.round()
+    assert reasons(Watcher({"orders": f"s3://{BUCKET}/some/table"}, [consumer])) == ["missing"]
+    watcher = Watcher({"orders": f"s3://{BUCKET}/none"}, [])
+    watcher.run_round()
     assert watcher.states[0].error
     assert watcher.states[0].error.reason == "not_a_table"
 
 
 def test_discovery(s3: S3, files: Files) -> None:
     upload(s3, files, "found")
-    s3.upload(files.checkpoint, "found/jobs/fraud 1/checkpoint")
-    s3.upload(files.checkpoint, "found/jobs/search/checkpoint")
+    for name in ("fraud 1", "search"):
+        s3.upload(files.checkpoint, f"found/jobs/{name}/checkpoint")
     s3.put("found/jobs/other/readme")
-    discovery = Discovery("orders", f"s3a://{BUCKET}/found/jobs", "*/checkpoint")
+    discovery = Discovery("orders", f"s3a://{BUCKET}/found/jobs/*/checkpoint")
     watcher = Watcher({"orders": f"s3a://{BUCKET}/found/table"}, [], [discovery])
-    watcher.round()
-    found = {of.consumer.name: of.backlog.versions for of in watcher.states[0].consumers if of.backlog}
-    assert found == {"fraud 1": 3, "search": 3}
+    assert reasons(watcher) == [None, None]
+    assert [state.consumer.name for state in watcher.states[0].consumers] == ["fraud 1", "search"]
+
+
+ASKS: list[Callable[[Folder], object]] = [
+    lambda folder: folder.names(),
+    lambda folder: folder.read("1"),
+    lambda folder: folder.tags_from(str, 1),
+    lambda folder: folder.matching_folders("*"),
+]
+
+
+def refusal(location: str, ask: Callable[[Folder], object] = ASKS[0]) -> tuple[str, str]:
+    """Return the reason and the sentence of what a folder raises."""
+    with pytest.raises(WatchError) as caught:
+        ask(open_folder(location))
+    return caught.value.reason, str(caught.value)
 
 
 def test_bucket_that_does_not_exist(s3: S3) -> None:
-    with pytest.raises(WatchError) as caught:
-        open_folder("s3://nowhere/table").names()
-    assert caught.value.reason == "store"
-    assert str(caught.value) == "s3://nowhere/table cannot be read (404 Not Found, NoSuchBucket)"
+    sentence = "s3://nowhere/table cannot be read (404 Not Found, NoSuchBucket)"
+    assert refusal("s3://nowhere/table") == ("store", sentence)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "permission"), (401, "permission"), (500, "store")])
@@ -210,28 +210,19 @@ def test_refused_request(monkeypatch: pytest.MonkeyPatch, status: int, reason: s
 
     with serve(refuse) as address:
         monkeypatch.setenv("AWS_ENDPOINT", f"http://{address}")
-        folder = open_folder(f"s3://{BUCKET}/table")
-        asks: list[Callable[[], object]] = [
-            folder.names,
-            lambda: folder.read("1"),
-            lambda: folder.tags_from(str, 1),
-            lambda: folder.matching_folders("*"),
-        ]
-        for ask in asks:
-            with pytest.raises(WatchError) as caught:
-                ask()
-            assert caught.value.reason == reason
-            assert SECRET not in str(caught.value)
-            assert address not in str(caught.value)
+        for ask in ASKS:
+            found, sentence = refusal(f"s3://{BUCKET}/table", ask)
+            assert found == reason
+            assert SECRET not in sentence
+            assert address not in sentence
 
 
 def test_store_that_is_down(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(WatchError) as caught:
-        open_folder(f"s3://{BUCKET}/table").names()
-    assert caught.value.reason == "store"
-    assert str(closed_port) not in str(caught.value)
-    assert "\n" not in str(caught.value)
+    reason, sentence = refusal(f"s3://{BUCKET}/table")
+    assert reason == "store"
+    assert str(closed_port) not in sentence
+    assert "\n" not in sentence
 
 
 @pytest.mark.parametrize(
@@ -267,12 +258,6 @@ def test_location_without_support(location: str) -> None:
         open_folder(location)
 
 
-def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(DeltaWatchError, match=r"install .* with pip install 'lag-detector\[watch\]'"):
-        open_folder("s3://lake/orders")
-
-
 def both(tmp_path: Path, s3: S3, name: str) -> list[Folder]:
     s3.upload(tmp_path, name)
     return [LocalFolder(str(tmp_path)), open_folder(f"s3://{BUCKET}/{name}")]
@@ -280,26 +265,19 @@ def both(tmp_path: Path, s3: S3, name: str) -> list[Folder]:
 
 def test_both_kinds_of_folder_answer_alike(s3: S3, tmp_path: Path) -> None:
     (tmp_path / "sub" / "deep").mkdir(parents=True)
-    for name in ("08.json", "09.json", "10.json", "10.x", "12.json", "sub/1", "sub/deep/2"):
+    names = {"08.json", "09.json", "10.json", "10.x", "12.json"}
+    for name in (*names, "sub/1", "sub/deep/2"):
         (tmp_path / name).write_text(name)
     for folder in both(tmp_path, s3, "alike"):
-        assert {name for name in folder.names() if name != "sub"} == {
-            "08.json",
-            "09.json",
-            "10.json",
-            "10.x",
-            "12.json",
-        }
+        assert set(folder.names()) - {"sub"} == names
         assert folder.read("sub/1").content == b"sub/1"
         assert folder.child("sub", "deep").read("2").content == b"sub/deep/2"
-        assert len(folder.tags_from("{:02}.json".format, 8)) == 3
-        assert folder.tags_from("{:02}.json".format, 11) == []
-        assert folder.tags_from("{:02}.json".format, 8)[0] == folder.tag("08.json")
+        tags = folder.tags_from("{:02}.json".format, 8)
+        assert tags == [folder.tag(name) for name in ("08.json", "09.json", "10.json")]
+        assert folder.tags_from("{:02}.json".format, 11) == folder.child("none").tags_from(str, 0) == []
         assert folder.tag("11.json") is None
-        assert folder.child("none").names() == []
-        assert folder.child("none").tags_from(str, 0) == []
+        assert folder.child("none").names() == folder.matching_folders("none/*") == []
         assert folder.matching_folders("s*/d??p") == ["sub/deep"]
-        assert folder.matching_folders("none/*") == []
         assert [type(file) for file in folder.read_all(["08.json", "11.json"])][1] is FileNotFoundError
         with pytest.raises(FileNotFoundError):
             folder.read("none")

@@ -2,8 +2,7 @@
 
 import json
 
-from delta_watch.errors import WatchError
-from delta_watch.log import (
+from delta_watch.commits import (
     UNKNOWN,
     Commit,
     checkpoint_version,
@@ -13,6 +12,7 @@ from delta_watch.log import (
     parse_commit,
     snapshot,
 )
+from delta_watch.errors import WatchError
 from tests.helpers.handmade_tables import Action, add, commit_text, metadata, remove
 
 import pytest
@@ -40,8 +40,7 @@ def test_files_that_only_rearrange_rows_count_neither_as_added_nor_as_removed() 
 
 def test_deletion_vector_is_subtracted() -> None:
     commit = parse(remove("a"), add("a", rows=10, deleted=4))
-    assert list(commit.added.rows) == [6]
-    assert commit.rewrites
+    assert (list(commit.added.rows), commit.rewrites) == ([6], True)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +60,11 @@ def test_rows_come_from_the_statistics(stats: str | None, rows: int) -> None:
     assert list(parse(action).added.rows) == [rows]
 
 
-def test_commit_time_is_the_in_commit_timestamp_or_that_of_the_file() -> None:
+def test_commit_time_and_table_id() -> None:
     assert parse({"commitInfo": {"timestamp": 5, "inCommitTimestamp": 1500}}).timestamp == 1.5
     assert parse({"commitInfo": {"timestamp": 5}}).timestamp == MODIFIED
     assert parse(add("a")).timestamp == MODIFIED
-
-
-def test_table_id() -> None:
-    assert parse(metadata("x")).table_id == "x"
-    assert parse(add("a")).table_id is None
+    assert (parse(metadata("x")).table_id, parse(add("a")).table_id) == ("x", None)
 
 
 def test_change_feed_reads_its_own_files_or_else_all_that_were_added_and_removed() -> None:
@@ -80,14 +75,9 @@ def test_change_feed_reads_its_own_files_or_else_all_that_were_added_and_removed
     assert list(without.rows) == [UNKNOWN, 1]
 
 
-def test_spaces_between_the_fields_and_empty_lines_change_nothing() -> None:
-    text = "\n" + json.dumps(add("a", rows=2), indent=None, separators=(", ", " : ")) + "\n\n"
-    assert list(parse_commit(text.encode(), MODIFIED).added.rows) == [2]
-
-
-def test_line_separators_inside_of_names_split_no_line() -> None:
-    text = json.dumps(add("a\u2028b\x85c"), ensure_ascii=False)
-    assert list(parse_commit(text.encode(), MODIFIED).added.rows) == [1]
+def test_spaces_empty_lines_and_line_separators_inside_of_names_change_nothing() -> None:
+    text = json.dumps(add("a\u2028b\x85c", rows=2), ensure_ascii=False, separators=(", ", " : "))
+    assert list(parse_commit(f"\n{text}\n\n".encode(), MODIFIED).added.rows) == [2]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +130,8 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
     assert list(snapshot(commit_text(actions).encode() for actions in commits).rows) == [7]
 
 
-def test_checksum_names_the_table() -> None:
+def test_checksum_names_the_table_and_last_checkpoint_a_version() -> None:
     assert checksum_table_id(b'{"metadata":{"id":"x"}}') == "x"
-    assert [checksum_table_id(content) for content in (b"", b"{}", b"[]", b'{"metadata":null}')] == [None] * 4
-
-
-def test_last_checkpoint_names_a_version() -> None:
     assert checkpoint_version(b'{"version":20,"size":7}') == 20
-    assert [checkpoint_version(content) for content in (b"", b"{}", b"[]", b'{"version":null}')] == [None] * 4
+    for content in (b"", b"{}", b"[]", b'{"metadata":null}', b'{"version":null}'):
+        assert (checksum_table_id(content), checkpoint_version(content)) == (None, None)
