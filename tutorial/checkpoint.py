@@ -1,9 +1,11 @@
 """Inspect a consumer's checkpoint on a local disk, before a message says that it cannot be used."""
 
 import json
-import re
 from pathlib import Path
 from uuid import UUID
+
+from delta_watch.errors import WatchError
+from delta_watch.offsets import parse_batch
 
 
 def damage(location: str) -> str | None:
@@ -39,20 +41,18 @@ def _batches(log: Path) -> dict[int, Path]:
 
 
 def _is_complete(file: Path) -> bool:
-    """Return whether Spark can parse a file.
-
-    `metadata` is JSON with a UUID. A log's file has a line with its version, then JSON, or `-` for a source without an
-    offset; a source's line may start with its number.
-    """
-    text = file.read_text(errors="replace")
+    """Return whether Spark can parse a file: `metadata` with a UUID, a batch's offsets, or a line `v1` and JSON."""
     try:
+        if file.parent.name == "offsets":
+            parse_batch(file.read_bytes())
+            return True
+        text = file.read_text()
         if file.name == "metadata":
             UUID(json.loads(text)["id"])
             return True
-        version, *lines = text.splitlines()
-        for line in lines:
-            if line != "-":
-                json.loads(re.sub(r"^\d+:", "", line))
-        return version.startswith("v") and bool(lines)
+        version, content = text.split("\n", 1)
+        return version.startswith("v") and bool(json.loads(content))
+    except WatchError as error:
+        return error.reason != "corrupt"  # Spark itself rejects a newer format, and says so
     except (ValueError, TypeError, KeyError):
         return False

@@ -35,7 +35,7 @@ class Copy:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.folder = workspace.folder / "a user's copy"
-        for package in ("fast_spark", "lag_detector", "tutorial"):
+        for package in ("delta_watch", "fast_spark", "lag_detector", "tutorial"):
             shutil.copytree(ROOT / package, self.folder / package)
         shutil.copy(ROOT / "create_table.py", self.folder)
         self.cache = self.folder / ".cache"

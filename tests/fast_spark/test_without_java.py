@@ -45,7 +45,7 @@ def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
     """To make the AOT cache, prepare creates and writes a table with this Java too."""
     workspace.copy(warehouses.at_3)
     copy = workspace.folder / "copy"
-    for package in ("fast_spark", "lag_detector", "tutorial"):
+    for package in ("delta_watch", "fast_spark", "lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_consumer.py", copy)
     shutil.copytree(JARS, copy / ".cache" / JARS.name)

@@ -42,7 +42,9 @@ def remove(*files: str) -> Callable[[Path], object]:
     "harmless",
     [
         pytest.param(lambda checkpoint: None, id="as Spark leaves it"),
-        pytest.param(change("offsets/2", OFFSETS.replace('\n{"s', '\n-\n0:{"s')), id="several sources, format 2"),
+        pytest.param(change("offsets/2", OFFSETS.replace('\n{"s', '\n-\n{"s')), id="several sources"),
+        pytest.param(change("offsets/2", OFFSETS.replace('\n{"s', '\n0:{"s').replace("v1", "v2")), id="format 2"),
+        pytest.param(change("offsets/2", OFFSETS.replace("v1", "v9")), id="a format that only Spark knows"),
         pytest.param(remove("commits/1"), id="a batch that did not finish"),
         pytest.param(change("offsets/.3.4f1c.tmp", ""), id="a temporary file"),
     ],

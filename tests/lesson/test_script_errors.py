@@ -237,7 +237,7 @@ def test_script_with_another_spark_home_names_it(workspace: Workspace) -> None:
 def test_script_when_delta_jars_are_missing_says_so(workspace: Workspace, closed_port: int, kept: bool) -> None:
     """Run a copy of the script that has no usable jars, with a proxy for Java that does not exist."""
     copy = workspace.folder / "copy"
-    for package in ("fast_spark", "lag_detector", "tutorial"):
+    for package in ("delta_watch", "fast_spark", "lag_detector", "tutorial"):
         shutil.copytree(ROOT / package, copy / package)
     shutil.copy(ROOT / "visits_reader.py", copy)
     if kept:

@@ -32,7 +32,7 @@ def addresses(output: str) -> tuple[str, ...]:
 
 
 def test_up_without_docker_runs_both_programs_until_down(tmp_path: Path) -> None:
-    for folder in ("demo", "fast_spark", "lag_detector", "prometheus", "tutorial"):
+    for folder in ("delta_watch", "demo", "fast_spark", "lag_detector", "prometheus", "tutorial"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     names = ("prometheus", "prometheus-pushgateway")
     local = {programs.VARIABLES[name]: programs.program(name) for name in names}
