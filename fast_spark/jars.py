@@ -1,7 +1,9 @@
 """Delta's jars: fetch them once, keep them next to the scripts. Resolving them costs seconds at every start."""
 
+import hashlib
 import os
 import shutil
+import ssl
 import tempfile
 from contextlib import suppress
 from importlib.metadata import version
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from fast_spark.console import progress
+from fast_spark.console import SparkStartError, progress
 from fast_spark.environment import CACHE
 
 from delta import configure_spark_with_delta_pip
@@ -17,6 +19,8 @@ from pyspark.sql import SparkSession
 
 # Named after the pins: other pins need other jars.
 JARS = CACHE / f"delta-{version('delta-spark')}-spark-{version('pyspark')}"
+
+SUMS = Path(__file__).with_name("jars.sha256")  # to check: sha256sum -c
 
 # All but Delta itself comes with Spark: 13 MB to fetch instead of 95.
 EXCLUDES = "org.*:*,com.*:*,commons-*:*,io.airlift:*,javax.*:*"
@@ -47,17 +51,41 @@ def fetch_jars(gateway: Any) -> list[Path]:
 
     Raises:
         Py4JJavaError: they could not be fetched.
+        SparkStartError: one of them is not the pinned one.
 
     Source: `DependencyUtils`, which Spark's launcher calls too.
     """
     fetch = fetch_settings()
     jvm = gateway.jvm
+    _trust_what_python_trusts(jvm)
     fetched = jvm.org.apache.spark.util.DependencyUtils.resolveMavenDependencies(
         True, EXCLUDES, fetch["spark.jars.packages"], None, fetch.get("spark.jars.ivy"), jvm.scala.Option.empty()
     )
     jars = [Path(fetched.apply(number)) for number in range(fetched.size())]
     keep_jars(jars)
     return kept_jars() or jars
+
+
+def _trust_what_python_trusts(jvm: Any) -> None:
+    """Let this Java trust the authorities that Python and pip trust, such as that of a proxy.
+
+    A Java from PyPI brings its own. Your `-Djavax.net.ssl.trustStore` wins.
+    """
+    bundle = ssl.get_default_verify_paths().cafile
+    if bundle is None or jvm.System.getProperty("javax.net.ssl.trustStore"):
+        return
+    store = jvm.java.security.KeyStore.getInstance(jvm.java.security.KeyStore.getDefaultType())
+    store.load(None, None)
+    certificates = jvm.java.security.cert.CertificateFactory.getInstance("X.509")
+    for number, certificate in enumerate(certificates.generateCertificates(jvm.java.io.FileInputStream(bundle))):
+        store.setCertificateEntry(str(number), certificate)
+    factory = jvm.javax.net.ssl.TrustManagerFactory
+    trust = factory.getInstance(factory.getDefaultAlgorithm())
+    trust.init(store)
+    context = jvm.javax.net.ssl.SSLContext.getInstance("TLS")
+    context.init(None, trust.getTrustManagers(), None)
+    jvm.javax.net.ssl.SSLContext.setDefault(context)
+    jvm.javax.net.ssl.HttpsURLConnection.setDefaultSSLSocketFactory(context.getSocketFactory())
 
 
 def jars_of(spark: SparkSession) -> list[Path]:
@@ -67,9 +95,21 @@ def jars_of(spark: SparkSession) -> list[Path]:
 
 
 def keep_jars(jars: list[Path]) -> None:
-    """Copy jars that were fetched, unless they are kept already."""
-    if JARS.exists():
+    """Copy Delta's jars among these, unless they are kept already.
+
+    Raises:
+        SparkStartError: one of them is not the pinned one.
+    """
+    sums = {name: checksum for checksum, name in map(str.split, SUMS.read_text().splitlines())}
+    jars = [jar for jar in jars if jar.name in sums]  # not those that you have added
+    if JARS.exists() or len(jars) < len(sums):
         return
+    for jar in jars:
+        if hashlib.sha256(jar.read_bytes()).hexdigest() != sums[jar.name]:
+            raise SparkStartError(
+                f"{jar} is damaged, or not the one of Maven Central: its SHA-256 sum is not the pinned one; delete it "
+                "and run make setup"
+            )
     # If the folder is read-only, the next start fetches again. A rename is atomic, so two scripts may do this at once.
     with suppress(OSError):
         CACHE.mkdir(exist_ok=True)
