@@ -49,8 +49,8 @@ START_CAUSES = {
         "Spark does not know such a master; set SPARK_MASTER to local[*] or spark://host:7077, or unset it"
     ),
     r"PKIX path building failed": (
-        "Java does not trust the certificate of Maven Central, or of a proxy in between; set SSL_CERT_FILE to a PEM file "
-        "that has it, or JAVA_TOOL_OPTIONS to -Djavax.net.ssl.trustStore=FILE"
+        "Java does not trust the certificate of Maven Central, or of a proxy in between; set SSL_CERT_FILE to a PEM "
+        "file that has it, or JAVA_TOOL_OPTIONS to -Djavax.net.ssl.trustStore=FILE"
     ),
     r"unresolved dependency|download failed": (
         "Delta's jars could not be fetched from Maven Central; run the script again with a network connection, which "
