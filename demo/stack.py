@@ -40,16 +40,20 @@ class Stack(NamedTuple):
     def query(self, promql: str, at: float | None = None) -> list[float]:
         """Return the value of each series that a query finds, now or at a Unix time."""
         when = {} if at is None else {"time": at}
-        result = self._get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
+        result = self.get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
         return [float(series["value"][1]) for series in result]
+
+    def alert(self) -> dict[str, Any]:
+        """Return the rule of the alert as Prometheus describes it: its state, its last evaluation and more."""
+        groups = self.get("/api/v1/rules?type=alert")["groups"]
+        return next(rule for group in groups for rule in group["rules"] if rule["name"] == ALERT)
 
     def alert_state(self) -> str:
         """Return the state of the alert: inactive, pending or firing."""
-        groups = self._get("/api/v1/rules?type=alert")["groups"]
-        states = [rule["state"] for group in groups for rule in group["rules"] if rule["name"] == ALERT]
-        return str(states[0])
+        return str(self.alert()["state"])
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the data with which Prometheus' API answers."""
         with urlopen(self.prometheus + path, timeout=10) as answer:
             data: dict[str, Any] = json.load(answer)["data"]
             return data
