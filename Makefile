@@ -77,7 +77,7 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 	@promtool="$$($(PY) -m demo.programs promtool)" && \
 		"$$promtool" check config prometheus/prometheus.yml && "$$promtool" test rules prometheus/tests/*.yml
 
-bench: .venv/dev ## measure starts, long histories, many consumers; writes benchmarks/results.md (about 55 minutes)
+bench: .venv/dev ## measure starts, long histories, many consumers, the watcher; writes benchmarks/results.md (about 35 minutes)
 	@$(PY) -m benchmarks
 
 pictures: .venv/dev ## retake the README's pictures from a real run (about 9 minutes; needs Chromium)

@@ -1,4 +1,4 @@
-"""Do a step of the tutorial the ordinary way, for comparison.
+"""Do a step of the tutorial the ordinary way, for comparison: python -m benchmarks.ordinary_way STEP
 
 That is: Hive's catalog in an embedded Derby in the current folder, jars resolved at each start, Spark's default
 partitions, and the last version as the maximum over the whole history. It pushes to PUSHGATEWAY_URL.
@@ -6,7 +6,7 @@ partitions, and the last version as the maximum over the whole history. It pushe
 
 import json
 import os
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,12 +24,16 @@ def session(step: str) -> SparkSession:
     builder = (
         SparkSession.builder.appName(step)
         .master("local[*]")
-        .enableHiveSupport()
-        .config("spark.sql.warehouse.dir", str(Path("warehouse").absolute()))
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
     )
+    if step != "empty_session":
+        builder = builder.enableHiveSupport().config("spark.sql.warehouse.dir", str(Path("warehouse").absolute()))
     return configure_spark_with_delta_pip(builder).getOrCreate()
+
+
+def empty_session(spark: SparkSession) -> None:
+    """Do nothing in a session configured as in Delta's quick start and no more."""
 
 
 def create_table(spark: SparkSession) -> None:
@@ -78,12 +82,12 @@ def push(metric: str, version: int) -> None:
     push_to_gateway(os.environ["PUSHGATEWAY_URL"], job=metric, registry=registry)
 
 
-STEPS = {step.__name__: step for step in (create_table, visits_creator_job, visits_reader, visits_consumer)}
+STEPS = {
+    step.__name__: step for step in (empty_session, create_table, visits_creator_job, visits_reader, visits_consumer)
+}
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=STEPS)
-    step = parser.parse_args().step
-    spark = session(step)
-    STEPS[step](spark)
+    name = sys.argv[1]
+    spark = session(name)
+    STEPS[name](spark)
     spark.stop()

