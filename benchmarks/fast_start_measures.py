@@ -14,12 +14,16 @@ from benchmarks.measuring import Settings, in_turn, run_python, table
 from demo.stack import ROOT
 from fast_spark.tuning import JAVA_OPTIONS, SETTINGS
 
-NOWHERE = Path("/nowhere")
+NOWHERE = ROOT / ".cache" / "nowhere"
 # What to replace, in the module of `fast_spark` that uses it, which is not always the one that defines it.
 WITHOUT: dict[str, dict[str, object]] = {
     "nothing": {},
-    # Neither does the archive fit other jars.
-    "kept jars": {"jars.JARS": NOWHERE, "archive.JARS": NOWHERE, "session.keep_jars": lambda jars: None},
+    "kept jars": {
+        "jars.JARS": NOWHERE,
+        "archive.JARS": NOWHERE,  # the archive does not fit other jars
+        "jars.keep_jars": lambda jars: None,
+        "session.keep_jars": lambda jars: None,
+    },
     "java archive": {"tuning.find_archive": lambda java: None},
     "one compiler": {"tuning.ONE_COMPILER": "-XX:TieredStopAtLevel=4"},  # Java's default
     "interpreted plans": {"tuning.SHORT_RUN": {}},
