@@ -9,15 +9,19 @@ from lag_detector.errors import LagDetectorError
 from pyspark.sql import SparkSession
 
 
-class WarehousePath:
-    """A path in the warehouse, whether anything is there or not."""
+def warehouse_path(spark: SparkSession, location: str) -> "WarehousePath":
+    """Return the path of this location."""
+    jvm: Any = spark.sparkContext._jvm
+    path = jvm.org.apache.hadoop.fs.Path(location)
+    return WarehousePath(path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), path)
 
-    def __init__(self, spark: SparkSession, location: str) -> None:
-        jvm: Any = spark.sparkContext._jvm
-        self._path = jvm.org.apache.hadoop.fs.Path(location)
-        self._files = self._path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
-        self._spark = spark
-        self.name = str(self._path.getName())
+
+class WarehousePath:
+    """A path in the warehouse, whether anything is there or not: Hadoop's file system, and the path in it."""
+
+    def __init__(self, files: Any, path: Any) -> None:
+        self._files, self._path = files, path
+        self.name = str(path.getName())
 
     def exists(self) -> bool:
         """Return whether there is a file or a folder."""
@@ -26,7 +30,7 @@ class WarehousePath:
     def children(self) -> "list[WarehousePath]":
         """Return what a folder contains; nothing if it does not exist."""
         found = self._files.listStatus(self._path) if self.exists() else ()
-        return [WarehousePath(self._spark, status.getPath().toString()) for status in found]
+        return [WarehousePath(self._files, status.getPath()) for status in found]
 
     def read(self) -> str:
         """Return a file's text."""

@@ -8,7 +8,7 @@ import re
 
 from tutorial.script import progress, run
 from tutorial.error_messages import ANOTHER_FOLDER, another_table, error_message
-from tutorial.files import WarehousePath
+from tutorial.files import WarehousePath, warehouse_path
 from tutorial.session import delta_session
 from tutorial.settings import CHECKPOINT, checkpoints_location, pushgateway, table_location, warehouse
 from tutorial.visits import COLUMNS, METRICS, columns
@@ -39,7 +39,7 @@ def start_over(spark: SparkSession, gateway: Pushgateway, gateway_required: bool
             the gauges. Or this user may not delete the files.
         PushgatewayError: the gauges could not be deleted, and the rest is still there.
     """
-    table = WarehousePath(spark, table_location())
+    table = warehouse_path(spark, table_location())
     log_files = _log_of_visits(table)
     try:
         for metric in METRICS:
@@ -48,7 +48,7 @@ def start_over(spark: SparkSession, gateway: Pushgateway, gateway_required: bool
         if gateway_required:
             raise
         progress(f"Warning: {error_message(error)}.")
-    for checkpoint in WarehousePath(spark, checkpoints_location()).children():
+    for checkpoint in warehouse_path(spark, checkpoints_location()).children():
         if re.fullmatch(f"{CHECKPOINT}(_{CONSUMER})?", checkpoint.name):
             checkpoint.delete()
     # The log last, so that after an interruption the next run still knows the table.

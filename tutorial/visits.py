@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tutorial.error_messages import START_OVER, another_table
-from tutorial.files import WarehousePath
+from tutorial.files import warehouse_path
 from tutorial.settings import table_location, warehouse
 
 from lag_detector.errors import LagDetectorError
@@ -44,7 +44,7 @@ def register_table(spark: SparkSession, to_write: bool = False) -> None:
         LagDetectorError: there is no table yet, one of its commits is truncated, or it is another table.
     """
     # To look for the first commit is faster, by a third of a second. But log clean-up may have deleted it.
-    first_commit = WarehousePath(spark, f"{table_location()}/_delta_log/{0:020d}.json")
+    first_commit = warehouse_path(spark, f"{table_location()}/_delta_log/{0:020d}.json")
     if not (first_commit.exists() or DeltaTable.isDeltaTable(spark, table_location())):
         raise LagDetectorError(f"there is no table {TABLE} in {warehouse()} yet; run python create_table.py first")
     _check_commits()
