@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event
@@ -67,6 +68,20 @@ def sample(request: BaseHTTPRequestHandler) -> str:
     return next(line for line in body.splitlines() if line.startswith(f"{METRIC} "))
 
 
+@contextmanager
+def recording_gateway() -> Iterator[tuple[Pushgateway, list[str]]]:
+    """A gateway that accepts all pushes, and the list of them."""
+    pushes: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        pushes.append(sample(request))
+        request.send_response(202)
+        request.end_headers()
+
+    with serve(answer) as address:
+        yield Pushgateway(f"http://{address}"), pushes
+
+
 def test_listener_of_query_with_two_tables_pushes_the_version_of_each(lake: Lake, pushgateway_url: str) -> None:
     orders, refunds = lake.create("visits_orders"), lake.create("refunds")
 
@@ -122,15 +137,8 @@ def test_listener_of_dsv2_query_pushes_the_version_of_each_table(
 def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -> None:
     """The next run has the same query id and the same checkpoint."""
     path = lake.create("orders")
-    pushes: list[str] = []
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        pushes.append(sample(request))
-        request.send_response(202)
-        request.end_headers()
-
-    with serve(answer) as address:
-        gateway, recorder = Pushgateway(f"http://{address}"), RunRecorder()
+    recorder = RunRecorder()
+    with recording_gateway() as (gateway, pushes):
         with running_query(lake, read_stream(lake, path)) as first:
             lake.spark.streams.addListener(ReaderVersionListener(lake.spark, first, gateway, {path: METRIC}))
             lake.spark.streams.addListener(recorder)  # Spark calls it after the listener
@@ -153,23 +161,17 @@ def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -
 
 def test_listener_of_query_by_name_pushes_for_each_of_its_runs(lake: Lake) -> None:
     path = lake.create("orders")
-    pushes: list[str] = []
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        pushes.append(sample(request))
-        request.send_response(202)
-        request.end_headers()
-
-    with serve(answer) as address:
-        listener = ReaderVersionListener(lake.spark, "billing", Pushgateway(f"http://{address}"), {path: METRIC})
+    with recording_gateway() as (gateway, pushes):
+        listener = ReaderVersionListener(lake.spark, "billing", gateway, {path: METRIC})
         lake.spark.streams.addListener(listener)
-        lake.spark.readStream.format("rate").load().writeStream.format("noop").start()  # without a name
+        without_name = lake.spark.readStream.format("rate").load().writeStream.format("noop").start()
         for version in (3, 4):
             writer = read_stream(lake, path).writeStream.format("noop").queryName("billing")
             query = writer.option("checkpointLocation", f"{lake.folder}/checkpoint").start()
             wait_until_equal(lambda: pushes[-5:], [f"{METRIC} {version}.0"] * 5, 60)  # the first, and while it is idle
             query.stop()
             lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        without_name.stop()
         lake.spark.streams.removeListener(listener)
     assert set(pushes) == {f"{METRIC} 3.0", f"{METRIC} 4.0"}
     assert pushes == sorted(pushes)
