@@ -46,7 +46,7 @@ def is_submitted() -> bool:
     if port is None:
         return False
     try:
-        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+        socket.create_connection((LOOPBACK, int(port)), timeout=5).close()
     except (OSError, OverflowError, ValueError) as error:
         raise SparkStartError(
             f"PYSPARK_GATEWAY_PORT ({port}) is left over from a Spark session that has ended; unset "
@@ -88,7 +88,9 @@ def spark_variables() -> set[str]:
     of_pyspark = {"SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"}  # it sets them, and child processes inherit them
     others = {"PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "YARN_CONF_DIR", *JAVA_OPTIONS}
     names = {name for name in os.environ if name.startswith("SPARK_") or name in others} - of_pyspark
-    return {name for name in names if os.environ[name] not in ("", LOOPBACK)}  # inherited from a parent's use_loopback
+    if os.environ.get("SPARK_LOCAL_IP") == LOOPBACK:  # inherited from a parent's use_loopback
+        names.discard("SPARK_LOCAL_IP")
+    return {name for name in names if os.environ[name]}
 
 
 def use_local_jars(jars: list[Path]) -> None:

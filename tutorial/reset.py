@@ -40,7 +40,7 @@ def start_over(spark: SparkSession, gateway: Pushgateway, gateway_required: bool
         PushgatewayError: the gauges could not be deleted, and the rest is still there.
     """
     table = warehouse_path(spark, table_location())
-    log_files = _log_of_visits(table)
+    files = _files_of_visits(table)
     try:
         for metric in METRICS:
             gateway.delete_metric(metric, retry=gateway_required)  # first: a gauge must not outlive its table
@@ -51,13 +51,14 @@ def start_over(spark: SparkSession, gateway: Pushgateway, gateway_required: bool
     for checkpoint in warehouse_path(spark, checkpoints_location()).children():
         if re.fullmatch(f"{CHECKPOINT}(_{CONSUMER})?", checkpoint.name):
             checkpoint.delete()
-    # The log last, so that after an interruption the next run still knows the table.
-    for file in [*(child for child in table.children() if child.name != "_delta_log"), *log_files, table]:
+    for file in [*files, table]:
         file.delete()
 
 
-def _log_of_visits(table: WarehousePath) -> list[WarehousePath]:
-    """Return the files of the table's log. The last one shows that it is the tutorial's table.
+def _files_of_visits(table: WarehousePath) -> list[WarehousePath]:
+    """Return the table's files in the order in which to delete them.
+
+    The log last, and in it the file that shows the columns: after an interruption the next run still knows the table.
 
     Raises:
         LagDetectorError: something else is in its place.
@@ -76,7 +77,8 @@ def _log_of_visits(table: WarehousePath) -> list[WarehousePath]:
     for version in versions[: 2 * SEARCHED_VERSIONS]:
         if found := _columns(version):
             if found == COLUMNS:
-                return [*(file for file in log if file is not version), version]
+                data = [file for name, file in files.items() if name != "_delta_log"]
+                return [*data, *(file for file in log if file is not version), version]
             break
     raise LagDetectorError(another_table())
 

@@ -1,6 +1,6 @@
 """The session of the tutorial's scripts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tutorial.settings import warehouse
@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 
 @contextmanager
-def delta_session(name: str, short_run: bool = True, java_options: Sequence[str] = ()) -> Iterator[SparkSession]:
+def delta_session(name: str, short_run: bool = True) -> Iterator[SparkSession]:
     """Open a Spark session with Delta Lake on the tutorial's warehouse, see `fast_spark.session.delta_session`."""
-    with session.delta_session(name, warehouse(), short_run, java_options) as spark:
+    with session.delta_session(name, warehouse(), short_run) as spark:
         yield spark
