@@ -10,4 +10,5 @@ prepare      python -m fast_spark.prepare: fetch the jars, make the archive
 failure      why Spark did not start, as one sentence
 environment  every environment variable that this package reads
 console      lines on standard error
+errors       the exception
 """

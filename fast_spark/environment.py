@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fast_spark.console import SparkStartError
+from fast_spark.errors import SparkStartError
 
 CACHE = (Path(__file__).parents[1] / ".cache").resolve()  # an archive fits the real path only
 DEBUG = "LAG_DETECTOR_DEBUG"

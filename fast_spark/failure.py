@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, NoReturn
 
-from fast_spark.console import SparkStartError
 from fast_spark.environment import CACHE, DEBUG, debug
+from fast_spark.errors import SparkStartError
 
 SPARK_ENDED = "Spark's own process ended unexpectedly (killed, or out of memory); run the script again to continue"
 

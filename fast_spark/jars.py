@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from fast_spark.console import SparkStartError, progress
+from fast_spark.console import progress
 from fast_spark.environment import CACHE
+from fast_spark.errors import SparkStartError
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession

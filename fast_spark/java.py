@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from fast_spark.console import SparkStartError
 from fast_spark.environment import java_home
+from fast_spark.errors import SparkStartError
 from fast_spark.failure import run
 
 OLDEST = 17

@@ -14,8 +14,8 @@ from subprocess import PIPE, Popen
 from threading import Thread, current_thread, main_thread
 from typing import IO, Any
 
-from fast_spark.console import SparkStartError
 from fast_spark.environment import gateway_address, spark_home
+from fast_spark.errors import SparkStartError
 from fast_spark.java import FIX, Java
 
 from pyspark import SparkConf

@@ -10,7 +10,8 @@ from threading import current_thread, main_thread
 from typing import IO
 
 from fast_spark import environment
-from fast_spark.console import SparkStartError, progress
+from fast_spark.console import progress
+from fast_spark.errors import SparkStartError
 from fast_spark.failure import first_cause, read_log, spark_log, start_message, why_not_started
 from fast_spark.jars import fetch_jars, fetch_settings, jars_of, keep_jars, kept_jars
 from fast_spark.java import Java, check_launcher_starts, find_java

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tutorial.checkpoint import damage
 from tutorial.settings import checkpoint_location, table_location, warehouse
 
-from fast_spark.console import SparkStartError
 from fast_spark.environment import DEBUG
+from fast_spark.errors import SparkStartError
 from fast_spark.failure import ENDED, SPARK_ENDED, first_cause, start_message, without_frames
 from lag_detector.errors import LagDetectorError, PushgatewayError
 

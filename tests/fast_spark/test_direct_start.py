@@ -11,8 +11,8 @@ from typing import Any
 
 from demo.stack import ROOT
 from fast_spark import launch
-from fast_spark.console import SparkStartError
 from fast_spark.environment import spark_is_configured
+from fast_spark.errors import SparkStartError
 from fast_spark.java import Java
 from fast_spark.launch import launch_directly
 from fast_spark.tuning import local_settings

