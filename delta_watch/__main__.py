@@ -15,7 +15,7 @@ try:
     from .errors import DeltaWatchError
     from .exporter import serve
     from .once import format_states, is_known
-    from .watcher import Watcher
+    from .watcher import TIME_LIMIT, Watcher
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {error.name} is not installed; run pip install 'lag-detector[watch]'.")
 
@@ -55,7 +55,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         server = replace(server, port=options.port)
     if options.address is not None:
         server = replace(server, address=options.address)
-    watcher = Watcher(config.tables, config.consumers, config.discoveries, config.time_limit, report=_say)
+    time_limit = config.time_limit or (None if options.once else TIME_LIMIT)
+    watcher = Watcher(
+        config.tables, config.consumers, config.discoveries, time_limit, config.discovery_interval, report=_say
+    )
     if options.once:
         return _once(watcher)
     try:

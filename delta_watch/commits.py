@@ -1,20 +1,22 @@
 """Parse the commits in a table's `_delta_log`: the files that each one adds, and whether it removes rows."""
 
-import json
-import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import MsgspecError, Struct, json
 
 from .errors import WatchError
 
 UNKNOWN = -1  # rows of a file without statistics
+CATALOG_MANAGED = {"catalogManaged", "catalogOwned-preview"}  # the table feature, and its name in Delta 4.0
+NO_ROWS_CHANGED = dict.fromkeys(("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted"), "0")
 
-# These actions say nothing about files. Skipping them without parsing saves a tenth of the time.
-_OTHER_ACTIONS = ('{"protocol"', '{"txn"', '{"domainMetadata"')
-_NUM_RECORDS = re.compile(r'\s*\{\s*"numRecords"\s*:\s*(\d+)\s*[,}]')
+
+def _empty() -> "array[int]":
+    return array("q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,13 @@ class Files:
         rows: rows of each file less those that its deletion vector marks, or UNKNOWN.
     """
 
-    sizes: "array[int]"
-    rows: "array[int]"
+    sizes: "array[int]" = field(default_factory=_empty)
+    rows: "array[int]" = field(default_factory=_empty)
+
+    def append(self, size: int, rows: int) -> None:
+        """Add a file."""
+        self.sizes.append(size)
+        self.rows.append(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Commit:
         changed: what a stream of the change feed reads; the same object as `added` if nothing was removed.
         rewrites: whether the commit also removes rows.
         table_id: the table's id, if the commit sets the table's metadata.
+        catalog_managed: whether a catalog manages the table, if the commit sets its protocol.
     """
 
     timestamp: float
@@ -47,6 +55,185 @@ class Commit:
     changed: Files
     rewrites: bool
     table_id: str | None
+    catalog_managed: bool | None
+
+
+class _Vector(Struct):
+    storageType: str
+    pathOrInlineDv: str
+    cardinality: int
+    offset: int | None = None
+
+
+class _File(Struct):
+    path: str
+    size: int | None = None
+    dataChange: bool = False
+    modificationTime: int = 0
+    stats: Any = None
+    stats_parsed: Any = None
+    deletionVector: _Vector | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies a file of a table: its path and its deletion vector."""
+        vector = self.deletionVector
+        return self.path, f"{vector.storageType}{vector.pathOrInlineDv}@{vector.offset}" if vector else ""
+
+    @property
+    def rows(self) -> int:
+        """How many rows a reader gets from it, or UNKNOWN."""
+        rows = None
+        try:
+            rows = json.decode(self.stats, type=_Stats).numRecords
+        except (MsgspecError, TypeError):  # none, null or cut off
+            if isinstance(self.stats_parsed, dict):
+                rows = self.stats_parsed.get("numRecords")
+        if not isinstance(rows, int):
+            return UNKNOWN
+        return rows - self.deletionVector.cardinality if self.deletionVector else rows
+
+
+class _Stats(Struct):
+    numRecords: int | None = None
+
+
+class _Info(Struct):
+    inCommitTimestamp: int | None = None
+    operation: Any = None
+    operationMetrics: Any = None
+
+
+class _Metadata(Struct):
+    id: str
+
+
+class _Protocol(Struct):
+    writerFeatures: list[str] | None = None
+
+    @property
+    def catalog_managed(self) -> bool:
+        return not CATALOG_MANAGED.isdisjoint(self.writerFeatures or ())
+
+
+class _Action(Struct):
+    """A line of a commit. What says nothing about files, the table or the commit is skipped."""
+
+    add: _File | None = None
+    remove: _File | None = None
+    cdc: _File | None = None
+    commitInfo: _Info | None = None
+    metaData: _Metadata | None = None
+    protocol: _Protocol | None = None
+
+
+class _Checksum(Struct):
+    metadata: _Metadata | None = None
+    protocol: _Protocol | None = None
+
+
+class _Hint(Struct):
+    version: int
+
+
+_decode = json.Decoder(_Action).decode
+
+
+class CommitParser:
+    """Parse a commit line by line: some have 100 MB."""
+
+    def __init__(self) -> None:
+        self._added, self._changed, self._cdc = Files(), Files(), Files()
+        self._info: _Info | None = None
+        self._metadata: _Metadata | None = None
+        self._protocol: _Protocol | None = None
+        self._rewrites, self._is_empty = False, True
+
+    def add_line(self, line: bytes) -> None:
+        """Add a line.
+
+        Raises:
+            WatchError: it is not that of a commit (`corrupt`).
+        """
+        with _corrupt_if_invalid():
+            action = _decode(line)
+            self._is_empty = False
+            if (file := action.add) and file.dataChange:
+                size, rows = file.size, file.rows
+                self._added.append(size, rows)  # type: ignore[arg-type]  # without a size it is corrupt
+                self._changed.append(size, rows)  # type: ignore[arg-type]
+            if (file := action.remove) and file.dataChange:
+                self._rewrites = True
+                self._changed.append(file.size or 0, UNKNOWN)
+            if action.cdc:
+                self._cdc.append(action.cdc.size or 0, UNKNOWN)
+            self._info = action.commitInfo or self._info
+            self._metadata = action.metaData or self._metadata
+            self._protocol = action.protocol or self._protocol
+
+    def commit(self, modified: float) -> Commit:
+        """Return the commit.
+
+        Args:
+            modified: when its file was written, in Unix time.
+
+        Raises:
+            WatchError: there was no line (`corrupt`).
+        """
+        with _corrupt_if_invalid():
+            if self._is_empty:
+                raise ValueError("empty")
+        info = self._info or _Info()
+        if self._cdc.sizes:
+            changed = self._cdc
+        elif info.operation == "MERGE" and NO_ROWS_CHANGED.items() <= (info.operationMetrics or {}).items():
+            changed = Files()  # as Delta's CDCReader does with a MERGE that only rewrites unchanged rows
+        else:
+            changed = self._changed if self._rewrites else self._added
+        return Commit(
+            timestamp=modified if info.inCommitTimestamp is None else info.inCommitTimestamp / 1000,
+            added=self._added,
+            changed=changed,
+            rewrites=self._rewrites,
+            table_id=self._metadata.id if self._metadata else None,
+            catalog_managed=self._protocol.catalog_managed if self._protocol else None,
+        )
+
+
+class SnapshotParser:
+    """Collect the files of a table from the lines of its commits, from version 0 on."""
+
+    def __init__(self) -> None:
+        # By what identifies a file, None if it was removed. The first two fields are the order of the snapshot.
+        self._files: dict[tuple[str, str], tuple[int, bytes, int, int] | None] = {}
+
+    def add_line(self, line: bytes) -> None:
+        """Add a line.
+
+        Raises:
+            WatchError: it is not that of a commit (`corrupt`).
+        """
+        with _corrupt_if_invalid():
+            action = _decode(line)
+            if file := action.add:
+                self._files[file.key] = file.modificationTime, file.path.encode(), int(file.size or 0), file.rows
+            elif file := action.remove:
+                self._files[file.key] = None
+
+    def add(self, later: "SnapshotParser") -> None:
+        """Add what the next commit has changed."""
+        for key, file in later._files.items():
+            if file is None:
+                self._files.pop(key, None)
+            else:
+                self._files[key] = file
+
+    def files(self) -> Files:
+        """Return the files in the order of the initial snapshot."""
+        files = Files()
+        for _, _, size, rows in sorted(filter(None, self._files.values())):
+            files.append(size, rows)
+        return files
 
 
 def commit_name(version: int) -> str:
@@ -59,107 +246,27 @@ def commit_version(name: str) -> int | None:
     return int(name[:20]) if len(name) == 25 and name.endswith(".json") and name[:20].isdigit() else None
 
 
-def parse_commit(content: bytes, modified: float) -> Commit:
-    """Parse the file of a commit.
-
-    Args:
-        content: the file's content.
-        modified: when it was written, in Unix time.
-
-    Raises:
-        WatchError: the content is not that of a commit (`corrupt`).
-    """
-    timestamp, table_id, rewrites = modified, None, False
-    added: list[tuple[int, int]] = []  # size and rows
-    changed, cdc = list(added), list(added)
-    with _corrupt_if_invalid():
-        for kind, action in _actions(content):
-            if kind == "add":
-                if action.get("dataChange"):
-                    added.append((int(action["size"]), file_rows(action)))
-                    changed.append(added[-1])
-            elif kind == "remove":
-                if action.get("dataChange"):
-                    rewrites = True
-                    changed.append((action.get("size") or 0, UNKNOWN))
-            elif kind == "cdc":
-                cdc.append((action["size"], UNKNOWN))
-            elif kind == "commitInfo":
-                milliseconds = action.get("inCommitTimestamp")
-                timestamp = modified if milliseconds is None else milliseconds / 1000
-            elif kind == "metaData":
-                table_id = str(action["id"])
-        files = _files(added)
-        change_feed = _files(cdc) if cdc else _files(changed) if rewrites else files
-    return Commit(timestamp, files, change_feed, rewrites, table_id)
-
-
-def snapshot(commits: Iterable[bytes]) -> Files:
-    """Return the files of a table after these commits, from version 0 on, in the order of the initial snapshot."""
-    files: dict[tuple[str, str], tuple[int, bytes, int, int]] = {}  # sorted by their first two fields, as Spark does
-    with _corrupt_if_invalid():
-        for content in commits:
-            for kind, action in _actions(content):
-                if kind == "add":
-                    path = action["path"].encode()
-                    files[_file_key(action)] = action["modificationTime"], path, action["size"], file_rows(action)
-                elif kind == "remove":
-                    files.pop(_file_key(action), None)
-        return _files([file[2:] for file in sorted(files.values())])
-
-
-def checksum_table_id(content: bytes) -> str | None:
-    """Return the table's id from the checksum file that Delta writes with a commit, or None if the file has none."""
+def parse_checksum(content: bytes) -> tuple[str | None, bool | None]:
+    """Return the table's id from the checksum that Delta writes with a commit, and whether a catalog manages it."""
     try:
-        return str(json.loads(content)["metadata"]["id"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        checksum = json.decode(content, type=_Checksum)
+    except MsgspecError:
+        return None, None
+    metadata, protocol = checksum.metadata, checksum.protocol
+    return metadata.id if metadata else None, protocol.catalog_managed if protocol else None
 
 
 def checkpoint_version(content: bytes) -> int | None:
     """Return the version that the file `_last_checkpoint` names, or None if it names none."""
     try:
-        return int(json.loads(content)["version"])
-    except (ValueError, KeyError, TypeError):
+        return json.decode(content, type=_Hint).version
+    except MsgspecError:
         return None
-
-
-def file_rows(add: dict[str, Any]) -> int:
-    """Return how many rows a reader gets from a file, or UNKNOWN."""
-    stats = add.get("stats")
-    if not stats:
-        return UNKNOWN
-    first = _NUM_RECORDS.match(stats)
-    rows = int(first[1]) if first else json.loads(stats).get("numRecords")
-    if rows is None:
-        return UNKNOWN
-    vector = add.get("deletionVector")
-    return int(rows) - int(vector["cardinality"]) if vector else int(rows)
-
-
-def _actions(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the kind and the fields of each action that says something about files, the table or the commit."""
-    if not content:
-        raise ValueError("empty")
-    for line in content.decode().split("\n"):  # splitlines() would also split at other characters, inside of names
-        if line and not line.startswith(_OTHER_ACTIONS):
-            yield from json.loads(line).items()
 
 
 @contextmanager
 def _corrupt_if_invalid() -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (MsgspecError, ValueError, TypeError, AttributeError, OverflowError):
         raise WatchError("corrupt", "is not a complete commit of a Delta table; restore it if this persists") from None
-
-
-def _file_key(action: dict[str, Any]) -> tuple[str, str]:
-    """Return what identifies a file of a table: its path and its deletion vector."""
-    vector = action.get("deletionVector")
-    return action["path"], f"{vector['storageType']}{vector['pathOrInlineDv']}@{vector.get('offset')}" if vector else ""
-
-
-def _files(files: list[tuple[int, int]]) -> Files:
-    """Return files whose sizes and rows are these."""
-    return Files(array("q", [size for size, _ in files]), array("q", [rows for _, rows in files]))

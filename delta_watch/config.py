@@ -13,7 +13,7 @@ from .backlog import Reads
 from .errors import DeltaWatchError
 from .exporter import Server
 from .store import open_folder
-from .watcher import TIME_LIMIT, Consumer, Discovery, Text
+from .watcher import DISCOVERY_INTERVAL, Consumer, Discovery, Text
 
 Seconds = Annotated[float, Meta(gt=0, lt=1e9)]
 
@@ -23,7 +23,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         interval: seconds from the start of one round to the start of the next.
-        time_limit: seconds until a table or checkpoint that does not answer is given up until the next round.
+        time_limit: seconds until a table or checkpoint that does not answer is given up until the next round; None for
+            the default, with which a single look waits for everything.
+        discovery_interval: seconds between two looks for consumers.
         web: how to serve the metrics.
         tables: path or URL of each table by its name.
         consumers: the consumers with a name.
@@ -31,7 +33,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     interval: Seconds = 15.0
-    time_limit: Seconds = TIME_LIMIT
+    time_limit: Seconds | None = None
+    discovery_interval: Annotated[float, Meta(ge=0, lt=1e9)] = DISCOVERY_INTERVAL
     web: Server = Server()
     tables: dict[str, Text] = {}
     consumers: tuple[Consumer, ...] = field(default=(), name="consumer")

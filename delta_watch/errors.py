@@ -5,6 +5,8 @@ from typing import Literal
 Reason = Literal[
     "not_a_table",
     "wrong_table",
+    "unknown_id",
+    "ahead",
     "not_delta",
     "corrupt",
     "permission",

@@ -38,6 +38,11 @@ class Position:
         """The last version read completely, or −1 if there is none yet."""
         return self.version - 1 if self.in_commits else -1
 
+    @property
+    def proven(self) -> int:
+        """The last version that must exist: this one if it was read in part, else the one before."""
+        return self.version if self.index >= 0 or not self.in_commits else self.version - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -1,23 +1,23 @@
-"""The head of a table and the lags of its consumers, by the files in its `_delta_log`."""
+"""What the log of a table says: its last version, its id, its commits. It reads each file of the log once."""
 
-from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .backlog import Backlog, Reads, unread
+from .checkpoint import PASSING, RARE
 from .commits import (
     Commit,
+    CommitParser,
     Files,
+    SnapshotParser,
     checkpoint_version,
-    checksum_table_id,
     commit_name,
     commit_version,
-    parse_commit,
-    snapshot,
+    parse_checksum,
 )
 from .errors import WatchError
-from .offsets import Batch, Position, positions, table_ids
-from .store import File, Folder
+from .store import FILES_AT_ONCE, Folder
+
+PERSISTS = "restore it if this persists"
 
 
 @dataclass
@@ -25,14 +25,13 @@ class _Known:
     """What is known of a table until it is created again."""
 
     head: int
-    head_tag: str
+    tag: str  # of the head's file
     commits: dict[int, Commit] = field(default_factory=dict)
     snapshots: dict[int, Files | None] = field(default_factory=dict)
-    backlogs: dict[tuple[tuple[Position, ...], Reads], Backlog] = field(default_factory=dict)
-    present: set[int] = field(default_factory=set)  # versions seen in the log since the head was found
-    needed: list[Position] = field(default_factory=list)  # the consumers' positions since then
+    seen: set[int] = field(default_factory=set)  # versions seen in the log since the last look
     id: str | None = None
     id_at: int = -1  # the version up to which that id is certain
+    is_catalog_managed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,20 @@ class Head:
 
 
 class Table:
-    """A table. It reads each file of the log once. `find_head` comes first."""
+    """A table. `find_head` comes first."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+        self.folder = folder
         self._log = folder.child("_delta_log")
         self._known: _Known | None = None
+        self._looks = 0
 
-    def find_head(self) -> bool:
+    @property
+    def last(self) -> int:
+        """The last version in the log, as it was found last."""
+        return self._found.head
+
+    async def find_head(self) -> bool:
         """Find the last version.
 
         Returns:
@@ -60,209 +65,210 @@ class Table:
         Raises:
             WatchError: there is no table (`not_a_table`), or it cannot be read.
         """
-        known = self._known
+        known, self._looks = self._known, self._looks + 1
         if known:
-            known.present.clear()
-            known.needed.clear()
-            # The known head comes first: if it is another file now, the table was created again.
-            tags = self._log.tags_from(commit_name, known.head)
-            if tags and tags[0] == known.head_tag:
-                if len(tags) == 1:
+            # If the known head is another file now, the table was created again.
+            tag, following = await self._log.tags([commit_name(known.head), commit_name(known.head + 1)])
+            if tag == known.tag:
+                if self.folder.is_local or following or self._looks % RARE == 0:
+                    known.seen.clear()
+                if following is None:
                     return False
-                known.head, known.head_tag = known.head + len(tags) - 1, tags[-1]
-                known.backlogs.clear()
+                known.is_catalog_managed = None
+                later = [following, *await self._log.tags_from(commit_name, known.head + 2)]
+                known.head, known.tag = known.head + len(later), later[-1]
                 return True
         self._known = None
-        self._known = self._first_look()
+        self._known = await self._first_look()
         return True
 
-    def head(self) -> Head:
+    async def list_head(self) -> bool:
+        """Find the last version by a listing: names may be known as missing for a while. Return whether it changed."""
+        known = self._found
+        versions = await self._versions(known.head + 1)
+        if not versions:
+            return False
+        (tag,) = await self._log.tags([commit_name(versions[-1])])
+        if tag is not None:
+            known.head, known.tag = versions[-1], tag
+        return tag is not None
+
+    async def head(self) -> Head:
         """Return the head that was found last."""
-        known = self._found()
+        known = self._found
         try:
-            timestamp = self._commits([known.head], known)[known.head].timestamp
+            commits = await self.commits(known.head, known.head)
         except WatchError as error:
-            if error.reason in ("permission", "store"):
+            if error.reason in PASSING:
                 raise
-            timestamp = None
-        return Head(known.head, timestamp)
+            return Head(known.head, None)
+        return Head(known.head, commits[known.head].timestamp)
 
-    def lag(self, batch: Batch, reads: Reads) -> tuple[Backlog, WatchError | None]:
-        """Return the backlog of a consumer up to the head that was found last, and why a part of it is unknown.
-
-        Args:
-            batch: its last finished batch, read before the head was found.
-            reads: what it does with commits that remove rows.
+    async def commits(self, first: int, last: int) -> dict[int, Commit]:
+        """Return these commits, by version.
 
         Raises:
-            WatchError: it does not read this table, or the log cannot be read.
+            WatchError: one of them is no longer in the log (`log_cleaned`), or cannot be read.
         """
-        known = self._found()
-        table_id = self._id(batch, known)
-        try:
-            found = positions(batch, table_id)
-        except WatchError as error:
-            raise WatchError(error.reason, f"the query {error}") from None
-        if (ahead := max(position.version for position in found)) > known.head + 1:
-            raise WatchError(
-                "wrong_table",
-                f"the query has read version {ahead - 1}, but the table at {self._folder} ends at {known.head}, so it "
-                "was restored from a copy; give the consumer a new checkpoint",
-            )
-        known.needed += found
-        try:
-            self._check_log(found, known)
-            if (found, reads) not in known.backlogs:
-                known.backlogs[found, reads] = unread(found, known.head, *self._unread(found, known), reads)
-        except WatchError as error:
-            return unread(found, known.head, None, {}, reads), error
-        return known.backlogs[found, reads], None
+        known = self._found
+        if first in known.commits and first < known.head and first not in known.seen:
+            # If it is gone, the consumer has lost it too.
+            (tag,) = await self._log.tags([commit_name(first)])
+            if tag is None:
+                raise await self._missing(first)
+            known.seen.add(first)
+        missing = [version for version in range(last, first - 1, -1) if version not in known.commits]
+        while missing:
+            # Not all at once: the first one that is missing ends it.
+            now, missing = missing[:FILES_AT_ONCE], missing[FILES_AT_ONCE:]
+            errors: dict[int, BaseException] = {}
+            for version, commit in zip(now, await self._log.at_once(self._read_commit, now), strict=True):
+                if isinstance(commit, BaseException):
+                    errors[version] = commit
+                else:
+                    known.commits[version] = commit
+                    known.seen.add(version)
+            for version, error in errors.items():
+                raise await self._missing(version) if isinstance(error, FileNotFoundError) else error
+        return {version: known.commits[version] for version in range(first, last + 1)}
 
-    def forget(self) -> None:
-        """Forget the commits that no consumer has needed since the head was found."""
-        known = self._found()
-        oldest = min((position.version for position in known.needed), default=known.head)
-        if min(known.commits, default=oldest) < oldest:
-            known.commits = {v: commit for v, commit in known.commits.items() if v >= oldest or v == known.head}
-        inside = {position.version for position in known.needed if not position.in_commits}
-        for version in known.snapshots.keys() - inside:
+    async def snapshot(self, version: int) -> Files | None:
+        """Return the files of the table at a version, or None if its log no longer starts at version 0."""
+        snapshots = self._found.snapshots
+        if version not in snapshots:
+            snapshots[version] = await self._read_snapshot(version)
+        return snapshots[version]
+
+    async def id(self, wanted: set[str]) -> str | None:
+        """Return the table's id, or None if its log no longer has it.
+
+        Args:
+            wanted: the ids that a consumer reads. If the table had one of them before, it is looked for no further.
+        """
+        known = self._found
+        await self.head()  # its commit may set the id
+        if known.id_at < known.head and known.id not in wanted:
+            await self._find_id(wanted, known)
+        return known.id
+
+    async def is_catalog_managed(self) -> bool:
+        """Return whether a catalog commits to the table, which may publish a version in the log later."""
+        known = self._found
+        if known.is_catalog_managed is None:
+            _, known.is_catalog_managed = await self._checksum(known.head)
+            for version in range(known.head, -1, -1):
+                if known.is_catalog_managed is not None:
+                    break
+                try:
+                    known.is_catalog_managed = (await self._commit(version, known)).catalog_managed
+                except FileNotFoundError:
+                    break
+            known.is_catalog_managed = bool(known.is_catalog_managed)
+        return known.is_catalog_managed
+
+    def forget(self, first: int, snapshots: set[int]) -> None:
+        """Forget the commits before this version and the other snapshots: no consumer needs them."""
+        known = self._found
+        if min(known.commits, default=first) < first:
+            known.commits = {v: commit for v, commit in known.commits.items() if v >= first or v == known.head}
+        for version in known.snapshots.keys() - snapshots:
             del known.snapshots[version]
 
+    @property
     def _found(self) -> _Known:
         if self._known is None:
             raise AssertionError("find_head comes first")
         return self._known
 
-    def _first_look(self) -> _Known:
+    async def _first_look(self) -> _Known:
         # Delta names a version near the head, so that nobody needs to list a long log.
         try:
-            hint = checkpoint_version(self._log.read("_last_checkpoint").content)
+            hint = checkpoint_version((await self._log.read("_last_checkpoint")).content)
         except FileNotFoundError:
             hint = None
-        tags = self._log.tags_from(commit_name, hint) if hint is not None else []
-        if hint is None or not tags:
-            versions = [version for version in map(commit_version, self._log.names()) if version is not None]
-            if not versions:
-                raise WatchError("not_a_table", f"there is no Delta table at {self._folder}; check the path")
-            hint = max(versions)
-            tags = self._log.tags_from(commit_name, hint)
-            if not tags:
-                raise WatchError("not_a_table", f"the table at {self._folder} is being deleted")
-        return _Known(hint + len(tags) - 1, tags[-1])
-
-    def _check_log(self, found: Collection[Position], known: _Known) -> None:
-        """Forget the first commit that a consumer needs if the log no longer has it: the consumer has lost it too."""
-        first = _first_commit(found)
-        if first in known.commits and first < known.head and first not in known.present:
-            if self._log.tag(commit_name(first)) is None:
-                del known.commits[first]
-                known.backlogs.clear()
-            known.present.add(first)
-
-    def _unread(self, found: Collection[Position], known: _Known) -> tuple[dict[int, Commit], dict[int, Files | None]]:
-        first = _first_commit(found)
-        commits = self._commits(range(known.head, first - 1, -1), known)
-        for version in {position.version for position in found if not position.in_commits}:
-            if version not in known.snapshots:
-                known.snapshots[version] = self._snapshot(version)
-            try:
-                commits.update(self._commits([version], known))
-            except WatchError as error:  # then only the commit's time is unknown
-                if error.reason != "log_cleaned":
-                    raise
-        return commits, known.snapshots
-
-    def _commits(self, versions: Collection[int], known: _Known) -> dict[int, Commit]:
-        """Return these commits, and read those that are not known yet."""
-        missing = [version for version in versions if version not in known.commits]
-        for version, file in zip(missing, self._log.read_all(map(commit_name, missing)), strict=True):
-            known.commits[version] = self._parse(version, file)
-            known.present.add(version)
-            table_id = known.commits[version].table_id
-            if table_id and version > known.id_at:
-                known.id, known.id_at = table_id, version
-        return {version: known.commits[version] for version in versions}
-
-    def _parse(self, version: int, file: File | FileNotFoundError) -> Commit:
-        if isinstance(file, FileNotFoundError):
+        versions = await self._versions(hint) if hint is not None else []
+        if versions and versions[-1] - min(versions[0], (hint or 0) + 1) >= len(versions):
             raise WatchError(
-                "log_cleaned",
-                f"version {version} is no longer in the log of {self._folder}, so the consumer cannot read it: give it "
-                "a new checkpoint",
+                "corrupt",
+                f"a version between {hint} and {versions[-1]} is missing in {self._log}; {PERSISTS}",
             )
+        versions = versions or await self._versions()
+        if not versions:
+            raise WatchError("not_a_table", f"there is no Delta table at {self.folder}; check the path")
+        (tag,) = await self._log.tags([commit_name(versions[-1])])
+        if tag is None:
+            raise WatchError("not_a_table", f"the table at {self.folder} is being deleted")
+        return _Known(versions[-1], tag)
+
+    async def _versions(self, first: int | None = None, last: int | None = None) -> list[int]:
+        """Return the versions in the log, in order."""
+        after, before = "" if first is None else f"{first:020d}", ":" if last is None else commit_name(last + 1)
+        found = map(commit_version, await self._log.names(after, before))
+        return sorted(version for version in found if version is not None)
+
+    async def _missing(self, version: int) -> WatchError:
+        """Return why a commit cannot be read. Only a listing proves that it is gone."""
+        if version in await self._versions(version, version):
+            return WatchError("store", f"{self._log}/{commit_name(version)} is listed, but cannot be read; wait")
+        known = self._found
+        known.commits = {v: commit for v, commit in known.commits.items() if v > version}
+        return WatchError(
+            "log_cleaned",
+            f"version {version} is no longer in the log of {self.folder}, so the consumer cannot read it: give it a "
+            "new checkpoint",
+        )
+
+    async def _read_commit(self, version: int) -> Commit:
+        parser = CommitParser()
         try:
-            return parse_commit(file.content, file.modified)
+            commit = parser.commit(await self._log.read_lines(commit_name(version), parser.add_line))
         except WatchError as error:
+            if error.reason in PASSING:
+                raise
             raise WatchError(error.reason, f"{self._log}/{commit_name(version)} {error}") from None
+        known = self._found
+        if commit.table_id and version > known.id_at:
+            known.id, known.id_at = commit.table_id, version
+        return commit
 
-    def _snapshot(self, version: int) -> Files | None:
-        """Return the files of the table at a version, or None if its log no longer starts at version 0."""
+    async def _commit(self, version: int, known: _Known) -> Commit:
+        return known.commits.get(version) or await self._read_commit(version)
 
-        def contents() -> Iterator[bytes]:
-            for file in self._log.read_all(map(commit_name, range(version + 1))):
-                if isinstance(file, FileNotFoundError):
-                    raise file
-                yield file.content
+    async def _read_snapshot(self, version: int) -> Files | None:
+        async def read(commit: int) -> SnapshotParser:
+            parser = SnapshotParser()
+            await self._log.read_lines(commit_name(commit), parser.add_line)
+            return parser
 
+        whole = SnapshotParser()
+        for first in range(0, version + 1, FILES_AT_ONCE):
+            for parser in await self._log.at_once(read, range(first, min(first + FILES_AT_ONCE, version + 1))):
+                if isinstance(parser, FileNotFoundError):
+                    return None
+                if isinstance(parser, WatchError) and parser.reason not in PASSING:
+                    raise WatchError(parser.reason, f"a file in {self._log} {parser}")
+                if isinstance(parser, BaseException):
+                    raise parser
+                whole.add(parser)
+        return whole.files()
+
+    async def _checksum(self, version: int) -> tuple[str | None, bool | None]:
         try:
-            return snapshot(contents())
+            return parse_checksum((await self._log.read(f"{version:020d}.crc")).content)
         except FileNotFoundError:
-            return None
-        except WatchError as error:
-            raise WatchError(error.reason, f"a file in {self._log} {error}") from None
+            return None, None
 
-    def _id(self, batch: Batch, known: _Known) -> str:
-        """Return the id of the table, and look only as far as needed to see whether the consumer reads this table."""
-        ids = table_ids(batch)
-        self.head()  # its commit may set the id
-        if known.id_at < known.head and known.id not in ids:
-            self._find_id(ids, known)
-        if known.id is None:
-            if len(ids) > 1:
-                raise WatchError(
-                    "wrong_table",
-                    f"the log of {self._folder} no longer has the table's id, and the query reads several tables; "
-                    "change a property of the table, so that Delta writes its checksum again",
-                )
-            return ids.pop() if ids else ""
-        return known.id
-
-    def _find_id(self, wanted: set[str], known: _Known) -> None:
+    async def _find_id(self, wanted: set[str], known: _Known) -> None:
         # Delta writes a checksum with the table's metadata after each commit. Other writers may not.
         for version in (known.head, known.head - 1):
-            try:
-                table_id = checksum_table_id(self._log.read(f"{version:020d}.crc").content)
-            except FileNotFoundError:
-                continue
-            if table_id and version > known.id_at:
+            if version > known.id_at and (table_id := (await self._checksum(version))[0]):
                 known.id, known.id_at = table_id, version
                 return
-        if known.id is None:
-            with suppress(FileNotFoundError):
-                first = self._metadata_in(0, known)
-                if first in wanted:
-                    known.id, known.id_at = first, 0
-                    return
-        for version in range(known.head, known.id_at, -1):
-            try:
-                table_id = self._metadata_in(version, known)
-            except FileNotFoundError:
-                break
-            if table_id:
-                known.id = table_id
-                break
+        with suppress(FileNotFoundError):
+            if known.id is None and (await self._commit(0, known)).table_id in wanted:
+                return
+        with suppress(FileNotFoundError):
+            for version in range(known.head, known.id_at, -1):
+                if (await self._commit(version, known)).table_id:
+                    break
         known.id_at = known.head
-
-    def _metadata_in(self, version: int, known: _Known) -> str | None:
-        """Return the table's id if the commit of this version sets it.
-
-        Raises:
-            FileNotFoundError: the commit is not in the log.
-        """
-        known_commit = known.commits.get(version)
-        return (known_commit or self._parse(version, self._log.read(commit_name(version)))).table_id
-
-
-def _first_commit(found: Collection[Position]) -> int:
-    """Return the first version whose commit is needed to know what comes after these positions."""
-    return min(position.version + (0 if position.in_commits else 1) for position in found)

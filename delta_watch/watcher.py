@@ -1,80 +1,37 @@
 """Find the lags of all consumers, round by round."""
 
+import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain, compress
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import TimeoutError as StillWaiting
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
-from msgspec import Meta, Struct
-
-from .backlog import Backlog, Reads
+from .backlog import Backlog
 from .checkpoint import Checkpoint, Progress
+from .discovery import Consumer as Consumer
+from .discovery import Discovery as Discovery
+from .discovery import Text as Text
+from .discovery import find_consumers
 from .errors import Reason, WatchError
-from .store import is_local, open_folder
-from .table import Head, Table
-from .workers import TimedOut, Workers
+from .lags import Lags
+from .offsets import Batch
+from .store import Folder, open_folder
+from .table import Head
+from .threads import Threads, TimedOut, event_loop
 
 logger = logging.getLogger("delta_watch")
+T = TypeVar("T")
 
-Text = Annotated[str, Meta(pattern=r"\S")]
 TIME_LIMIT = 10.0  # seconds
-# Local files are so fast that more threads would only wait for each other.
-THREADS_LOCAL, THREADS = 2, 16
+DISCOVERY_INTERVAL = 300.0  # seconds
 # The reasons why a folder that matches a pattern is no consumer of the table.
 NO_CONSUMER = ("missing", "not_delta", "wrong_table")
 # If a table has new commits, read the positions and the head again. Only a head that did not move gives a true lag.
 ATTEMPTS = 4
-
-
-class Consumer(Struct, frozen=True, forbid_unknown_fields=True):
-    """A consumer of a table.
-
-    Args:
-        name: its name, the label `consumer`.
-        table: the name of the table, the label `table`.
-        checkpoint: path or URL of the checkpoint of its query.
-        reads: what it does with commits that remove rows.
-    """
-
-    name: Text
-    table: Text
-    checkpoint: Text
-    reads: Reads = "appends"
-
-
-class Discovery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where to look for checkpoints. Each query found there that reads the table is a consumer.
-
-    Args:
-        table: the name of the table.
-        checkpoints: a path or URL with wildcards, such as `/jobs/*/checkpoint`. What matches them names the consumer.
-        reads: what these consumers do with commits that remove rows.
-    """
-
-    table: Text
-    checkpoints: Text
-    reads: Reads = "appends"
-
-    def split(self) -> tuple[str, str]:
-        """Return the folder to look in, and the pattern of the folders in it."""
-        parts = self.checkpoints.rstrip("/").split("/")
-        first = next((number for number, part in enumerate(parts) if _has_wildcard(part)), len(parts))
-        return "/".join(parts[:first]) or "/", "/".join(parts[first:])
-
-    def find(self) -> list[Consumer]:
-        """Return a consumer for each folder that matches, whatever is in it."""
-        folder, pattern = self.split()
-        wildcards = [_has_wildcard(part) for part in pattern.split("/")]
-        return [
-            Consumer(
-                "/".join(compress(path.split("/"), wildcards)), self.table, f"{folder.rstrip('/')}/{path}", self.reads
-            )
-            for path in open_folder(folder).matching_folders(pattern)
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +68,9 @@ class Watcher:
         tables: path or URL of each table by its name.
         consumers: the consumers; each pair of table and name once.
         discoveries: where to look for more consumers.
-        time_limit: seconds until a table or checkpoint that does not answer is given up until the next round.
+        time_limit: seconds until a table or checkpoint that does not answer is given up until the next round; None to
+            wait for it, and to report what the round waits for.
+        discovery_interval: seconds between two looks for consumers.
         report: called with one sentence when a lag becomes unknown, for another reason, or known again.
 
     Raises:
@@ -123,26 +82,31 @@ class Watcher:
         tables: Mapping[str, str],
         consumers: Iterable[Consumer],
         discoveries: Iterable[Discovery] = (),
-        time_limit: float = TIME_LIMIT,
+        time_limit: float | None = TIME_LIMIT,
+        discovery_interval: float = DISCOVERY_INTERVAL,
         report: Callable[[str], None] = logger.warning,
     ) -> None:
-        self.tables = {name: Table(open_folder(location)) for name, location in tables.items()}
+        self.time_limit, self._discovery_interval, self._report = time_limit, discovery_interval, report
+        self.tables = {name: Lags(self._open(location)) for name, location in tables.items()}
         self.discoveries = tuple(discoveries)
-        self.time_limit = time_limit
         self.last_round: FinishedRound | None = None
         self.errors: dict[str, Counter[tuple[str, Reason]]] = {name: Counter() for name in tables}
         self.configured: defaultdict[str, list[Consumer]] = defaultdict(list)
         for consumer in consumers:
             self.configured[consumer.table].append(consumer)
-        self.discovered: dict[Discovery, list[Consumer]] = {}
+        self._searches: defaultdict[str, list[_Search]] = defaultdict(list)  # by table
+        places: defaultdict[str, list[Discovery]] = defaultdict(list)
+        for discovery in self.discoveries:
+            places[discovery.split()[0]].append(discovery)
+        for place, group in places.items():
+            search = _Search(place, tuple(group))
+            for table in {discovery.table for discovery in group}:
+                self._searches[table].append(search)
         self._states: dict[str, TableState] = {}
-        self._report = report
         self._reported: dict[str, dict[str, str]] = {name: {} for name in tables}
-        checkpoints = {consumer.checkpoint for group in self.configured.values() for consumer in group}
         self._checkpoints: dict[str, Checkpoint] = {}
-        locations = [*tables.values(), *checkpoints, *(discovery.split()[0] for discovery in self.discoveries)]
-        local = {is_local(location) for location in locations}
-        self.workers = Workers(THREADS if False in local else THREADS_LOCAL, time_limit)
+        self._threads = Threads()
+        self._waiting_for: dict[str, None] = {}  # in this order
 
     @property
     def states(self) -> list[TableState]:
@@ -152,7 +116,14 @@ class Watcher:
     def run_round(self) -> None:
         """Look at everything once. The results of a table are there as soon as it was looked at."""
         start = time.monotonic()
-        _Round(self).run()
+        whole = asyncio.run_coroutine_threadsafe(_Round(self).run(), event_loop())
+        while True:
+            try:
+                whole.result(None if self.time_limit else TIME_LIMIT)
+                break
+            except StillWaiting:
+                first, *others = [*self._waiting_for] or ["an answer"]
+                self._report(f"Waiting for {first}{f' and {len(others)} more' if others else ''} …")
         used = {consumer.checkpoint for table in self.tables for consumer in self.consumers(table)}
         self._checkpoints = {location: known for location, known in self._checkpoints.items() if location in used}
         self.last_round = FinishedRound(time.time(), time.monotonic() - start)
@@ -160,10 +131,16 @@ class Watcher:
     def consumers(self, table: str) -> list[Consumer]:
         """Return the consumers of a table: the configured ones, then the discovered ones."""
         consumers = list(self.configured[table])
+        if not self._searches[table]:
+            return consumers
         names = {consumer.name for consumer in consumers}
         checkpoints = {consumer.checkpoint for consumer in consumers}
-        for consumer in chain.from_iterable(self.discovered.values()):
-            if consumer.table == table and consumer.checkpoint not in checkpoints and consumer.name not in names:
+        found = (search.found.get(each, ()) for search in self._searches[table] for each in search.discoveries)
+        for consumer in chain.from_iterable(found):
+            if consumer.table == table and consumer.checkpoint not in checkpoints:
+                if consumer.name in names:  # found by another pattern
+                    name = f"{consumer.name} ({open_folder(consumer.checkpoint)})"
+                    consumer = Consumer(name, table, consumer.checkpoint, consumer.reads)
                 consumers.append(consumer)
                 checkpoints.add(consumer.checkpoint)
                 names.add(consumer.name)
@@ -172,8 +149,52 @@ class Watcher:
     def checkpoint(self, location: str) -> Checkpoint:
         """Return the checkpoint at a path or URL."""
         if location not in self._checkpoints:
-            self._checkpoints[location] = Checkpoint(open_folder(location))
+            self._checkpoints[location] = Checkpoint(self._open(location))
         return self._checkpoints[location]
+
+    async def search(self, table: str) -> WatchError | None:
+        """Look for the consumers of a table if it is time to, and return why some may be missing.
+
+        What is found after the time limit counts from the next round on. Consumers discovered before stay.
+        """
+        for search in self._searches[table]:
+            if search.task is None and time.monotonic() >= search.due:
+                search.task = asyncio.ensure_future(self._search(search))
+                search.is_late = False
+            if search.task:
+                await asyncio.wait({search.task}, timeout=0 if search.is_late else self.time_limit)
+                search.is_late = search.task is not None
+        return next((search.problem for search in self._searches[table] if search.problem), None)
+
+    async def _search(self, search: "_Search") -> None:
+        folder = self._open(search.place)
+        finding = find_consumers(folder, search.discoveries)
+        found = await self.call("the folder with checkpoints", search.place, folder, finding, None)
+        search.task, search.due = None, time.monotonic() + self._discovery_interval
+        if isinstance(found, WatchError):
+            search.error, search.due = found, 0
+        else:
+            search.error, search.found = None, found
+
+    async def call(
+        self, kind: str, name: str, folder: Folder, coroutine: Coroutine[Any, Any, T], time_limit: float | None
+    ) -> T | WatchError:
+        """Return what a coroutine that reads this folder returns, or why it cannot."""
+        place = f"{kind} {name}"
+        self._waiting_for[place] = None
+        try:
+            return await (self._threads.run(place, coroutine, time_limit) if folder.is_local else coroutine)
+        except WatchError as error:
+            return error
+        except TimedOut:
+            limit = f"{self.time_limit:g} seconds"
+            return WatchError("timeout", f"{place} has not answered within {limit}; check its store")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # an unforeseen error costs one lag, not the watcher
+            return WatchError("corrupt", f"{place} cannot be understood ({type(error).__name__}: {error})")
+        finally:
+            self._waiting_for.pop(place, None)
 
     def publish(self, table: TableState) -> None:
         """Make what is known of a table a result, count its errors, and report the new ones."""
@@ -194,13 +215,28 @@ class Watcher:
         for consumer, reason in [key for key in count if key[0] not in errors]:
             del count[consumer, reason]
 
-
-def _has_wildcard(part: str) -> bool:
-    """Return whether a part of a path stands for any number of names."""
-    return any(character in part for character in "*?[")
+    def _open(self, location: str) -> Folder:
+        return open_folder(location, self.time_limit)
 
 
-_Key = tuple[Literal["the folder with checkpoints", "the checkpoint", "the table"], str | Discovery]
+@dataclass
+class _Search:
+    """A folder, the patterns in it, and what was found there."""
+
+    place: str
+    discoveries: tuple[Discovery, ...]
+    due: float = 0
+    task: "asyncio.Task[None] | None" = None
+    is_late: bool = False
+    found: dict[Discovery, list[Consumer]] = field(default_factory=dict)
+    error: WatchError | None = None
+
+    @property
+    def problem(self) -> WatchError | None:
+        """Why consumers may be missing."""
+        if self.is_late:
+            return WatchError("timeout", f"the folder with checkpoints {self.place} is still being read; wait")
+        return self.error
 
 
 class _Round:
@@ -210,112 +246,66 @@ class _Round:
     """
 
     def __init__(self, watcher: Watcher) -> None:
-        self._watcher, self._workers = watcher, watcher.workers
-        self._progress: dict[str, Progress | WatchError] = {}
-        self._not_listed: dict[str, WatchError] = {}  # why consumers of a table may be missing
-        self._attempts: Counter[str] = Counter()
-        self._missing: Counter[str] = Counter()  # how many calls a table waits for
-        self._waiting: dict[_Key, list[tuple[str, Callable[[str], None]]]] = {}  # the tables, and their next steps
+        self._watcher = watcher
+        self._reading: dict[str, asyncio.Task[Progress | WatchError]] = {}
 
-    def run(self) -> None:
-        for table in self._watcher.tables:
-            calls: dict[_Key, Callable[[], object]] = {
-                ("the folder with checkpoints", discovery): discovery.find
-                for discovery in self._watcher.discoveries
-                if discovery.table == table
-            }
-            self._after(calls, table, self._read_checkpoints)
-        for key, result in self._workers.results():
-            self._finish(key, result)  # type: ignore[arg-type]
+    async def run(self) -> None:
+        await asyncio.gather(*map(self._look_at, self._watcher.tables))
 
-    def _read_checkpoints(self, table: str) -> None:
-        locations = {consumer.checkpoint for consumer in self._watcher.consumers(table)}
-        calls: dict[_Key, Callable[[], object]] = {
-            ("the checkpoint", location): self._watcher.checkpoint(location).progress for location in locations
+    async def _look_at(self, table: str) -> None:
+        not_listed = await self._watcher.search(table)
+        for attempt in range(ATTEMPTS):
+            consumers = self._watcher.consumers(table)
+            progress = await asyncio.gather(*(self._progress(consumer.checkpoint) for consumer in consumers))
+            moved, state = await self._state(table, dict(zip(consumers, progress, strict=True)))
+            if not (moved and state.consumers) or attempt == ATTEMPTS - 1:
+                break
+        self._watcher.publish(replace(state, error=not_listed) if not_listed and not state.error else state)
+
+    def _progress(self, location: str) -> "asyncio.Task[Progress | WatchError]":
+        """Read a checkpoint, unless another table is waiting for it too."""
+        reading = self._reading.get(location)
+        if reading is None:
+            checkpoint = self._watcher.checkpoint(location)
+            reading = asyncio.ensure_future(
+                self._watcher.call(
+                    "the checkpoint", location, checkpoint.folder, checkpoint.progress(), self._watcher.time_limit
+                )
+            )
+            self._reading[location] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(location))
+        return reading
+
+    async def _state(self, name: str, progress: dict[Consumer, Progress | WatchError]) -> tuple[bool, TableState]:
+        """Return whether the head of a table has moved, and what is known of the table."""
+        watcher, lags = self._watcher, self._watcher.tables[name]
+        batches = {
+            consumer.name: (
+                each.last if isinstance(each, Progress) and isinstance(each.last, Batch) else None,
+                consumer.reads,
+            )
+            for consumer, each in progress.items()
         }
-        self._after(calls, table, self._look_at_table)
-
-    def _look_at_table(self, name: str) -> None:
-        consumers = [(consumer, self._progress[consumer.checkpoint]) for consumer in self._watcher.consumers(name)]
-        table, configured = self._watcher.tables[name], set(self._watcher.configured[name])
-        self._workers.submit(("the table", name), partial(_look, table, consumers, configured))
-
-    def _after(self, calls: Mapping[_Key, Callable[[], object]], table: str, next_step: Callable[[str], None]) -> None:
-        """Submit these calls unless another table has, and take the next step when all of them have returned."""
-        self._missing[table] = len(calls)
-        for key, function in calls.items():
-            if key not in self._waiting:
-                self._waiting[key] = []
-                self._workers.submit(key, function)
-            self._waiting[key].append((table, next_step))
-        if not calls:
-            next_step(table)
-
-    def _finish(self, key: _Key, result: Any) -> None:
-        kind, subject = key
-        error = self._error(key, result) if isinstance(result, BaseException) else None
-        if isinstance(subject, Discovery):
-            if error:  # the consumers discovered before stay
-                self._not_listed[subject.table] = error
+        found = await watcher.call("the table", name, lags.table.folder, lags.find(batches), watcher.time_limit)
+        states, error = [], found if isinstance(found, WatchError) else None
+        for consumer, each in progress.items():
+            if isinstance(each, WatchError):
+                states.append(ConsumerState(consumer, error=each))
+            elif isinstance(each.last, WatchError):
+                states.append(ConsumerState(consumer, each, error=each.last))
+            elif isinstance(found, WatchError):
+                states.append(ConsumerState(consumer, each, error=found))
             else:
-                self._watcher.discovered[subject] = result
-        elif kind == "the checkpoint":
-            self._progress[subject] = error or result
-        else:
-            self._finish_table(subject, error or result)
-        for table, next_step in self._waiting.pop(key, ()):
-            self._missing[table] -= 1
-            if not self._missing[table]:
-                next_step(table)
-
-    def _finish_table(self, name: str, result: tuple[bool, Head, list[ConsumerState]] | WatchError) -> None:
-        self._attempts[name] += 1
-        if isinstance(result, WatchError):
-            consumers = self._watcher.consumers(name)
-            unknown = [_state(result, consumer, self._progress[consumer.checkpoint]) for consumer in consumers]
-            self._watcher.publish(TableState(name, None, tuple(unknown), result))
-            return
-        head_moved, head, states = result
-        if head_moved and states and self._attempts[name] < ATTEMPTS:
-            self._read_checkpoints(name)
-        else:
-            self._watcher.publish(TableState(name, head, tuple(states), self._not_listed.get(name)))
-
-    def _error(self, key: _Key, error: BaseException) -> WatchError:
-        if isinstance(error, WatchError):
-            return error
-        kind, name = key
-        subject = f"{kind} {name.split()[0] if isinstance(name, Discovery) else name}"
-        if isinstance(error, TimedOut):
-            limit = f"{self._watcher.time_limit:g} seconds"
-            return WatchError("timeout", f"{subject} has not answered within {limit}; check its store")
-        # An unforeseen error costs one lag, not the watcher.
-        return WatchError("corrupt", f"{subject} cannot be understood ({type(error).__name__}: {error})")
-
-
-def _look(
-    table: Table, consumers: Iterable[tuple[Consumer, Progress | WatchError]], configured: Collection[Consumer]
-) -> tuple[bool, Head, list[ConsumerState]]:
-    """Return whether the head of a table has moved, the head, and the lags of the consumers that read the table."""
-    head_moved = table.find_head()  # after the consumers' progress
-    states = [_state(table, consumer, progress) for consumer, progress in consumers]
-    table.forget()
-    found = [
-        state
-        for state in states
-        if state.consumer in configured or not (state.error and state.error.reason in NO_CONSUMER)
-    ]
-    return head_moved, table.head(), found
-
-
-def _state(table: Table | WatchError, consumer: Consumer, progress: Progress | WatchError) -> ConsumerState:
-    if isinstance(progress, WatchError):
-        return ConsumerState(consumer, error=progress)
-    if isinstance(progress.last, WatchError):
-        return ConsumerState(consumer, progress, error=progress.last)
-    try:
-        if isinstance(table, WatchError):
-            raise table
-        return ConsumerState(consumer, progress, *table.lag(progress.last, consumer.reads))
-    except WatchError as error:
-        return ConsumerState(consumer, progress, error=error)
+                states.append(state := ConsumerState(consumer, each, *found[2][consumer.name]))
+                watcher.checkpoint(consumer.checkpoint).is_behind = bool(state.backlog and state.backlog.versions)
+        if isinstance(found, WatchError):
+            return False, TableState(name, None, tuple(states), error)
+        # A query that was discovered is no consumer if it does not read the table.
+        configured, consumers = set(watcher.configured[name]), []
+        for state in states:
+            reason = state.error.reason if state.error else None
+            if state.consumer in configured or reason not in (*NO_CONSUMER, "unknown_id"):
+                consumers.append(state)
+            elif reason == "unknown_id":
+                error = state.error
+        return found[0], TableState(name, found[1], tuple(consumers), error)

@@ -1,11 +1,13 @@
 """Tables and checkpoints as Delta and Spark write them, made by hand: for the watcher, which reads nothing else."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from delta_watch.backlog import Backlog
+from delta_watch.commits import Commit, CommitParser, SnapshotParser
+from delta_watch.commits import Files as FilesOfTable
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
 
 import pytest
@@ -59,6 +61,23 @@ def batch_text(*sources: str, planned: float = PLANNED, log: str = "v1") -> str:
     return "\n".join([log, json.dumps({"batchWatermarkMs": 0, "batchTimestampMs": int(planned * 1000)}), *sources])
 
 
+def parse_commit(content: bytes, modified: float) -> Commit:
+    parser = CommitParser()
+    for line in filter(None, content.split(b"\n")):
+        parser.add_line(line)
+    return parser.commit(modified)
+
+
+def snapshot(commits: Iterable[bytes]) -> FilesOfTable:
+    whole = SnapshotParser()
+    for content in commits:
+        parser = SnapshotParser()
+        for line in content.splitlines():
+            parser.add_line(line)
+        whole.add(parser)
+    return whole.files()
+
+
 class Files:
     """A table at version 0, and the checkpoint of a query that has not started.
 
@@ -110,7 +129,7 @@ class Files:
 
 def before_the_head(patch: pytest.MonkeyPatch, watcher: Watcher, action: Callable[[], object]) -> None:
     """Do this each time after the watcher has read the checkpoints and before it finds the head."""
-    table = watcher.tables["orders"]
+    table = watcher.tables["orders"].table
     find_head = table.find_head
     patch.setattr(table, "find_head", lambda: (action(), find_head())[1])
 

@@ -1,9 +1,9 @@
 """What lies between a position and the head, by hand-made commits."""
 
 from delta_watch.backlog import Amount, Backlog, Reads, unread
-from delta_watch.commits import Commit, parse_commit, snapshot
+from delta_watch.commits import Commit
 from delta_watch.offsets import Position
-from tests.helpers.handmade_tables import Action, add, commit_text, remove
+from tests.helpers.handmade_tables import Action, add, commit_text, parse_commit, remove, snapshot
 
 import pytest
 

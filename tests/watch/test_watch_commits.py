@@ -6,14 +6,12 @@ from delta_watch.commits import (
     UNKNOWN,
     Commit,
     checkpoint_version,
-    checksum_table_id,
+    parse_checksum,
     commit_name,
     commit_version,
-    parse_commit,
-    snapshot,
 )
 from delta_watch.errors import WatchError
-from tests.helpers.handmade_tables import Action, add, commit_text, metadata, remove
+from tests.helpers.handmade_tables import Action, add, commit_text, metadata, parse_commit, remove, snapshot
 
 import pytest
 
@@ -131,7 +129,7 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
 
 
 def test_checksum_names_the_table_and_last_checkpoint_a_version() -> None:
-    assert checksum_table_id(b'{"metadata":{"id":"x"}}') == "x"
+    assert parse_checksum(b'{"metadata":{"id":"x"}}') == "x"
     assert checkpoint_version(b'{"version":20,"size":7}') == 20
     for content in (b"", b"{}", b"[]", b'{"metadata":null}', b'{"version":null}'):
-        assert (checksum_table_id(content), checkpoint_version(content)) == (None, None)
+        assert (parse_checksum(content), checkpoint_version(content)) == (None, None)

@@ -16,7 +16,6 @@ from delta_watch import store
 from delta_watch.backlog import Amount, Backlog
 from delta_watch.errors import WatchError
 from delta_watch.watcher import Consumer, Discovery, Watcher
-from delta_watch.workers import Workers
 from tests.helpers.handmade_tables import (
     ID,
     KAFKA,
@@ -149,7 +148,7 @@ def test_commits_that_nobody_needs_any_more_are_forgotten(files: Files) -> None:
     look(watcher)
     files.read(1, offset(7))
     look(watcher)
-    table = watcher.tables["orders"]._known
+    table = watcher.tables["orders"].table._known
     assert table
     assert table.commits.keys() == {6}
 
@@ -363,34 +362,6 @@ def test_many_that_hang_hold_up_no_other(tmp_path: Path) -> None:
         wait_until_equal(lambda: [state.name for state in watcher.states], ["11"], limit=10)
     thread.join(30)
     assert not thread.is_alive()
-
-
-@pytest.mark.timeout(20)
-def test_call_submitted_while_the_last_thread_ends_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = Workers(threads=1, time_limit=60)
-    ending = Event()
-
-    def submit_late() -> None:
-        ending.wait(10)
-        workers.submit("late", lambda: 2)
-
-    late = Thread(target=submit_late)
-    late.start()
-
-    class Queue(SimpleQueue[Any]):
-        def get_nowait(self) -> Any:
-            try:
-                return super().get_nowait()
-            except Empty:
-                ending.set()
-                late.join(0.5)  # it ends here if nothing keeps it from submitting now
-                raise
-
-    monkeypatch.setattr(workers, "_waiting", Queue())
-    workers.submit("first", lambda: 1)
-    results = dict(workers.results())
-    late.join(10)
-    assert {**results, **dict(workers.results())} == {"first": 1, "late": 2}
 
 
 # What is discovered
