@@ -57,17 +57,24 @@ class Threads:
         future: asyncio.Future[T] = event_loop().create_future()
         with self._lock:
             self._waiting.append((place, coroutine, future, time_limit or math.inf))
-            if not self._alive:
-                self._add_threads(THREADS)
+            if len(self._waiting) == 1:  # when all have been queued: two busy threads would only disturb each other
+                event_loop().call_soon(self._start)
+        return await future
+
+    def _start(self) -> None:
+        with self._lock:
+            hanging = sum(future.done() for future, _ in self._running.values())
+            if self._waiting and self._alive - hanging < THREADS:
+                self._add_threads(1)
         if self._watch is None or self._watch.done():
             self._watch = asyncio.ensure_future(self._watch_threads())
-        return await future
 
     async def _watch_threads(self) -> None:
         """Give up what hangs, and add threads while nothing returns."""
         last = -1
         while any(not future.done() for future, _ in self._running.copy().values()) or self._waiting:
             await asyncio.sleep(PATIENCE)
+            self._deliver()
             now = time.monotonic()
             for future, latest in self._running.copy().values():
                 if now > latest and not future.done():
@@ -101,7 +108,7 @@ class Threads:
             with self._lock:
                 del self._running[place]
                 self._returned.append((future, result))
-                if len(self._returned) == 1:
+                if not self._waiting:
                     event_loop().call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
