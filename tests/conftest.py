@@ -1,5 +1,6 @@
 """The fixtures: a monitoring stack, a Spark session, and a workspace to run the scripts in."""
 
+import os
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 from demo.stack import COMPRESSED, Stack, local_stack, pushgateway
 from fast_spark.java import find_java
 from fast_spark.session import delta_session
+from tests.helpers.bucket_server import BucketServer
 from tests.helpers.delta_tables import Lake
 from tests.helpers.handmade_tables import Files, offset
 from tests.helpers.lesson_steps import Steps, Warehouses
@@ -92,6 +94,17 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
+    """An object store that has what is on this disk."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    with BucketServer().running() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture

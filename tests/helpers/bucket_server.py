@@ -14,29 +14,37 @@ from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from delta_watch import store
+
 Answer = tuple[str, dict[str, object], bytes]
 PAGE = 1000  # names in an answer, as S3 does
 
 
 @dataclass
 class BucketServer:
-    """The server.
+    """The server: it has the folder /lake/orders as `s3://lake/orders`.
 
     Args:
-        root: a folder whose folders are the buckets.
+        root: the folder whose folders are the buckets.
         delay: seconds until each answer.
         in_order: whether a listing is sorted and may start after a name. It is not for S3 Express.
     """
 
-    root: Path
+    root: Path = Path("/")
     delay: float = 0
     in_order: bool = True
     address: str = ""
     counts: Counter[str] = field(default_factory=Counter)  # by operation: head, get, list
     log: list[str] = field(default_factory=list)  # operation and key or prefix
     hidden: set[str] = field(default_factory=set)  # keys that are answered as missing, as a cache may
-    silent: Callable[[str], bool] = lambda key: False  # which keys and prefixes get no answer
-    failing: Callable[[str], bool] = lambda key: False  # which ones are answered with 503
+    silent: Callable[[str], bool] = lambda request: False  # which lines of the log get no answer
+    failing: Callable[[str], bool] = lambda request: False  # which ones are answered with 503
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a watcher uses this server, and make it forget the server before."""
+        store._bucket.cache_clear()
+        login = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "a"}
+        return {**login, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT": self.address}
 
     @contextmanager
     def running(self) -> Iterator["BucketServer"]:
@@ -52,6 +60,10 @@ class BucketServer:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
             server.close()
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
 
     def take(self) -> Counter[str]:
         """Return the number of requests by operation since the last call."""
@@ -72,7 +84,7 @@ class BucketServer:
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + (b"" if method == "HEAD" else body))
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             writer.close()
 
     async def _answer(self, method: str, target: str) -> Answer:
@@ -83,9 +95,9 @@ class BucketServer:
         key = query.get("prefix", key)
         self.counts[operation] += 1
         self.log.append(f"{operation} {key}")
-        if self.silent(key):
+        if self.silent(self.log[-1]):
             await asyncio.Event().wait()
-        if self.failing(key):
+        if self.failing(self.log[-1]):
             return "503 Slow Down", {}, b"<Error><Code>SlowDown</Code></Error>"
         if operation == "list":
             return self._list(self.root / bucket, query)
@@ -97,7 +109,11 @@ class BucketServer:
             return "404 Not Found", {}, b""
         if key in self.hidden or not stat.S_ISREG(status.st_mode):
             return "404 Not Found", {}, b""
-        return "200 OK", {"Content-Length": status.st_size, **_tags(status, formatdate(status.st_mtime, usegmt=True))}, body
+        return (
+            "200 OK",
+            {"Content-Length": status.st_size, **_tags(status, formatdate(status.st_mtime, usegmt=True))},
+            body,
+        )
 
     def _list(self, bucket: Path, query: dict[str, str]) -> Answer:
         prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
@@ -135,3 +151,8 @@ class BucketServer:
 
 def _tags(status: os.stat_result, modified: str) -> dict[str, object]:
     return {"ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"', "Last-Modified": modified}
+
+
+def url(path: Path) -> str:
+    """Return where the server has a folder."""
+    return f"s3:/{path}"

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from delta_watch.backlog import Backlog
+from delta_watch.checkpoint import RARE
 from delta_watch.commits import Commit, CommitParser, SnapshotParser
 from delta_watch.commits import Files as FilesOfTable
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
@@ -13,6 +14,7 @@ from delta_watch.watcher import Consumer, ConsumerState, Watcher
 import pytest
 
 Action = dict[str, Any]
+T = TypeVar("T")
 ID, OTHER = "6a3f1a0e-0000-4000-8000-000000000001", "6a3f1a0e-0000-4000-8000-000000000002"
 KAFKA = '{"topic":{"0":12}}'
 PLANNED = 1_700_000_000.0  # when each batch was planned, in Unix time
@@ -84,9 +86,11 @@ class Files:
     Args:
         folder: where to make them.
         table_id: the id of the table.
+        locate: where a watcher finds a folder, by default on this disk.
     """
 
-    def __init__(self, folder: Path, table_id: str = ID) -> None:
+    def __init__(self, folder: Path, table_id: str = ID, locate: Callable[[Path], str] = str) -> None:
+        self.locate = locate
         self.table, self.checkpoint, self.id = folder / "table", folder / "checkpoint", table_id
         self.log = self.table / "_delta_log"
         self.log.mkdir(parents=True)
@@ -94,6 +98,10 @@ class Files:
         for kind in ("offsets", "commits"):
             (self.checkpoint / kind).mkdir(parents=True)
         (self.checkpoint / "metadata").write_text('{"id":"query"}')
+
+    def checksum(self, version: int, **fields: Any) -> None:
+        """Write the file that Delta writes with a commit."""
+        (self.log / f"{version:020d}.crc").write_text(json.dumps({"metadata": {"id": self.id}, **fields}))
 
     def commit_path(self, version: int) -> Path:
         return self.log / f"{version:020d}.json"
@@ -123,8 +131,8 @@ class Files:
 
     def watcher(self, **options: Any) -> Watcher:
         """Watch this table and this consumer."""
-        consumer = Consumer("fraud", "orders", str(self.checkpoint), options.pop("reads", "appends"))
-        return Watcher({"orders": str(self.table)}, [consumer], **options)
+        consumer = Consumer("fraud", "orders", self.locate(self.checkpoint), options.pop("reads", "appends"))
+        return Watcher({"orders": self.locate(self.table)}, [consumer], **options)
 
 
 def before_the_head(patch: pytest.MonkeyPatch, watcher: Watcher, action: Callable[[], object]) -> None:
@@ -147,6 +155,16 @@ def known(watcher: Watcher) -> Backlog:
     assert state.error is None
     assert state.backlog
     return state.backlog
+
+
+def soon(look: Callable[[], T], expected: T) -> None:
+    """Look until it is as expected, in as many rounds as may pass until a rare look at a bucket."""
+    seen = look()
+    for _ in range(RARE):
+        if seen == expected:
+            break
+        seen = look()
+    assert seen == expected
 
 
 def lag(watcher: Watcher) -> tuple[int, int]:

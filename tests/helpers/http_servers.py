@@ -16,7 +16,7 @@ def serve(answer: Answer) -> Iterator[str]:
         def do_PUT(self) -> None:
             answer(self)
 
-        do_GET = do_DELETE = do_PUT
+        do_GET = do_HEAD = do_DELETE = do_PUT
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -6,9 +6,9 @@ from delta_watch.commits import (
     UNKNOWN,
     Commit,
     checkpoint_version,
-    parse_checksum,
     commit_name,
     commit_version,
+    parse_checksum,
 )
 from delta_watch.errors import WatchError
 from tests.helpers.handmade_tables import Action, add, commit_text, metadata, parse_commit, remove, snapshot

@@ -1,21 +1,21 @@
 """A watcher looks at tables and checkpoints as they change, go wrong and heal."""
 
-import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 from delta_watch import store
-from delta_watch.backlog import Amount, Backlog
+from delta_watch.backlog import NOTHING, Amount, Backlog
 from delta_watch.errors import WatchError
+from delta_watch.table import Head
 from delta_watch.watcher import Consumer, Discovery, Watcher
+from tests.helpers.bucket_server import url
 from tests.helpers.handmade_tables import (
     ID,
     KAFKA,
@@ -30,23 +30,38 @@ from tests.helpers.handmade_tables import (
     metadata,
     offset,
     reasons,
+    soon,
 )
 from tests.helpers.workspace import wait_until_equal
 
 import pytest
+
+DISK = pytest.mark.parametrize("files", [str], ids=["disk"], indirect=True)
+
+
+@pytest.fixture(params=[str, url], ids=["disk", "bucket"])
+def files(request: pytest.FixtureRequest, files: Files) -> Files:
+    """The hand-made table on a disk, or in a bucket."""
+    if request.param is url:
+        request.getfixturevalue("bucket")
+    files.locate = request.param
+    return files
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was read."""
     count: Counter[str] = Counter()
-    read = store.LocalFolder.read
 
-    def counted(self: store.LocalFolder, name: str) -> store.File:
-        count[f"{self}/{name}"] += 1
-        return read(self, name)
+    def counted(read: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: store.LocalFolder, name: str, *arguments: Any) -> Any:
+            count[f"{self}/{name}"] += 1
+            return read(self, name, *arguments)
 
-    monkeypatch.setattr(store.LocalFolder, "read", counted)
+        return method
+
+    for method in ("read", "read_lines"):
+        monkeypatch.setattr(store.LocalFolder, method, counted(getattr(store.LocalFolder, method)))
     return count
 
 
@@ -84,20 +99,20 @@ def text(content: str) -> Callable[[Path], object]:
 
 def test_lag_backlog_and_head(files: Files) -> None:
     watcher = files.watcher()
-    assert known(watcher) == Backlog(3, 3, files.commit_path(4).stat().st_mtime, Amount(3, 300, 3), 0)
+    second = 1 if files.locate is url else 0  # S3 has no fractions
+    times = [pytest.approx(files.commit_path(version).stat().st_mtime, abs=second) for version in (4, 6)]
+    assert known(watcher) == Backlog(3, 3, times[0], Amount(3, 300, 3), 0)
     (table,) = watcher.states
-    assert table.head
-    assert (table.head.version, table.head.timestamp) == (6, files.commit_path(6).stat().st_mtime)
+    assert table.head == Head(6, times[1])
 
 
 def test_initial_snapshot_of_a_table_whose_log_no_longer_starts_at_0(files: Files) -> None:
     files.read(1, offset(4, 2, initial=True))
-    (files.log / f"{6:020d}.crc").write_text(json.dumps({"metadata": {"id": ID}}))
+    files.checksum(6)
     for version in range(5):
-        since = files.commit_path(4).stat().st_mtime if version < 4 else None
         files.commit_path(version).unlink()
         backlog = known(files.watcher())
-        assert (backlog.versions, backlog.since, backlog.amount) == (7, since, None)
+        assert (backlog.versions, backlog.since is None, backlog.amount) == (7, version == 4, None)
 
 
 def test_batch_that_runs(files: Files) -> None:
@@ -128,6 +143,7 @@ def test_what_hadoop_leaves_in_the_folders(files: Files) -> None:
 # Nothing is read twice, and each lag was true at some moment
 
 
+@DISK
 def test_no_file_is_read_twice(files: Files, reads: Counter[str]) -> None:
     watcher = files.watcher()
     files.plan(1, offset(6))
@@ -206,20 +222,25 @@ def test_mistake_has_its_own_reason_and_sentence_and_heals(
     files: Files, healthy: Files, mistake: str, first_look: str
 ) -> None:
     reason, path, *make = MISTAKES[mistake]
+    if make == [Path.mkdir] and files.locate is url:
+        reason = "corrupt"  # in a bucket, a folder is not in the way of a file
     reports: list[str] = []
     consumers = [
-        Consumer("fraud", "orders", str(files.checkpoint)),
-        Consumer("fraud", "returns", str(healthy.checkpoint)),
+        Consumer("fraud", "orders", files.locate(files.checkpoint)),
+        Consumer("fraud", "returns", files.locate(healthy.checkpoint)),
     ]
-    watcher = Watcher({"orders": str(files.table), "returns": str(healthy.table)}, consumers, report=reports.append)
+    watcher = Watcher(
+        {"orders": files.locate(files.table), "returns": files.locate(healthy.table)}, consumers, report=reports.append
+    )
     if first_look == "before":
         assert reasons(watcher) == [None, None]
         assert reports == []
     with replaced(files.table.parent / path, *make):
-        assert [reasons(watcher) for _ in range(2)] == [[reason, None]] * 2
+        soon(lambda: reasons(watcher), [reason, None])
+        assert reasons(watcher) == [reason, None]
         assert reports == [f"fraud of orders: {watcher.states[0].consumers[0].error} ({reason})"]
         assert dict(watcher.errors["orders"]) == {("fraud", reason): 2}
-    assert reasons(watcher) == [None, None]
+    soon(lambda: reasons(watcher), [None, None])
     backlog = watcher.states[0].consumers[0].backlog
     assert backlog
     assert (backlog.version, backlog.versions, backlog.amount) == (3, 3, Amount(3, 300, 3))
@@ -228,6 +249,7 @@ def test_mistake_has_its_own_reason_and_sentence_and_heals(
 
 def test_log_cleaned_up_below_an_up_to_date_consumer(files: Files) -> None:
     files.read(1, offset(7))
+    files.checksum(6)
     for version in range(6):
         files.commit_path(version).unlink()
     assert lag(files.watcher()) == (6, 0)
@@ -246,13 +268,44 @@ def test_table_created_again_with_fewer_or_more_versions(files: Files, version: 
     assert lag(watcher) == (2, version - 2)
 
 
-def test_table_restored_from_a_copy(files: Files) -> None:
+def test_consumer_ahead_of_the_log_gets_no_advice_until_nothing_else_explains_it(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files.read(1, offset(7))
     watcher = files.watcher()
     assert lag(watcher) == (6, 0)
     for version in (5, 6):
         files.commit_path(version).unlink()
+    assert reasons(watcher) == ["ahead"]
+    assert "wait" in str(watcher.states[0].consumers[0].error)
+    monkeypatch.setattr("delta_watch.lags.AHEAD_LIMIT", 0)
     assert reasons(watcher) == ["wrong_table"]
+    files.append(5, 6)
+    assert lag(watcher) == (6, 0)
+
+
+@pytest.mark.parametrize("in_checksum", [True, False])
+def test_catalog_managed_table_has_the_versions_that_its_consumers_have_read(files: Files, in_checksum: bool) -> None:
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "writerFeatures": ["catalogManaged"]}
+    if in_checksum:
+        files.checksum(6, protocol=protocol)
+    else:
+        files.commit(0, metadata(ID), {"protocol": protocol})
+    shutil.copytree(files.checkpoint, files.table.parent / "late")
+    files.read(1, offset(9))
+    consumers = [Consumer(name, "orders", files.locate(files.table.parent / name)) for name in ("checkpoint", "late")]
+    watcher = Watcher({"orders": files.locate(files.table)}, consumers)
+    assert reasons(watcher) == [None, None]
+    (table,) = watcher.states
+    assert table.head == Head(8, None)
+    ahead, late = [state.backlog for state in table.consumers]
+    assert ahead == Backlog(8, 0, None, NOTHING, 0)
+    assert late
+    assert (late.version, late.versions, late.since is None, late.amount, late.rewrites) == (3, 5, False, None, None)
+    files.append(7, 9)
+    watcher.run_round()
+    assert [state.backlog.versions for state in watcher.states[0].consumers if state.backlog] == [1, 6]
+    assert watcher.states[0].consumers[1].backlog.amount == Amount(6, 600, 6)  # type: ignore[union-attr]
 
 
 def test_checkpoint_started_again_at_the_same_number(files: Files) -> None:
@@ -275,47 +328,53 @@ def test_table_replaced_in_its_own_log(files: Files) -> None:
 def test_id_of_a_table_whose_log_no_longer_starts_at_0(files: Files, has_checksum: bool) -> None:
     files.commit_path(0).unlink()
     if has_checksum:
-        (files.log / f"{6:020d}.crc").write_text(json.dumps({"metadata": {"id": ID}}))
-    assert lag(files.watcher()) == (3, 3)
+        files.checksum(6)
+    assert reasons(files.watcher()) == [None if has_checksum else "unknown_id"]
     files.plan(0, offset(4, table_id=OTHER))
-    assert reasons(files.watcher()) == ["wrong_table" if has_checksum else None]
-
-
-def test_id_that_is_nowhere_cannot_be_guessed_if_the_query_reads_several_tables(files: Files) -> None:
-    files.commit_path(0).unlink()
-    files.plan(0, offset(4), offset(4, table_id=OTHER))
-    assert reasons(files.watcher()) == ["wrong_table"]
+    assert reasons(files.watcher()) == ["wrong_table" if has_checksum else "unknown_id"]
     files.plan(0, KAFKA)
     assert reasons(files.watcher()) == ["not_delta"]
+
+
+def test_query_is_no_consumer_of_a_table_whose_id_is_nowhere(files: Files) -> None:
+    files.commit_path(0).unlink()
+    discovery = Discovery("orders", files.locate(files.table.parent / "*"))
+    watcher = Watcher({"orders": files.locate(files.table)}, [], [discovery])
+    assert reasons(watcher) == []
+    assert watcher.states[0].error
+    assert watcher.states[0].error.reason == "unknown_id"
 
 
 def test_garbage_below_an_initial_snapshot(files: Files) -> None:
     files.read(1, offset(4, 2, initial=True))
     watcher = files.watcher()
     with replaced(files.commit_path(2), text("{")):
-        assert str(look(watcher).error).startswith(f"a file in {files.log} is not a complete commit")
+        assert str(look(watcher).error).startswith(f"a file in {files.locate(files.log)} is not a complete commit")
     assert reasons(watcher) == [None]
 
 
+@DISK
 def test_deleted_batch_that_was_just_listed(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = files.watcher()
     look(watcher)
     files.read(1, offset(5))
     read = store.LocalFolder.read
 
-    def too_late(self: store.LocalFolder, name: str) -> store.File:
+    async def too_late(self: store.LocalFolder, name: str) -> store.File:
         if name == "1":
             (files.checkpoint / "offsets" / "1").unlink()
             files.read(2, offset(6))
-        return read(self, name)
+        return await read(self, name)
 
     monkeypatch.setattr(store.LocalFolder, "read", too_late)
     assert lag(watcher) == (5, 1)
+    files.read(3, offset(7))
+    assert lag(watcher) == (6, 0)
 
 
 def test_unforeseen_error_ends_no_round(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = files.watcher()
-    monkeypatch.setattr(watcher.tables["orders"], "find_head", lambda: 1 / 0)
+    monkeypatch.setattr(watcher.tables["orders"].table, "find_head", lambda: 1 / 0)
     error = look(watcher).error
     assert str(error) == "the table orders cannot be understood (ZeroDivisionError: division by zero)"
 
@@ -325,6 +384,7 @@ def test_unforeseen_error_ends_no_round(files: Files, monkeypatch: pytest.Monkey
 LIMIT = 1.0
 
 
+@DISK
 @pytest.mark.parametrize(
     ("path", "expected"),
     [(COMMIT(6), ["timeout", "timeout", None]), (BATCH, ["timeout", None, None])],
@@ -335,8 +395,10 @@ def test_what_hangs_is_unknown_and_holds_up_nothing_else(
 ) -> None:
     shutil.copytree(files.checkpoint, tmp_path / "search")
     consumers = [Consumer(name, "orders", str(tmp_path / name)) for name in ("checkpoint", "search")]
-    consumers.append(Consumer("other", "returns", str(healthy.checkpoint)))
-    watcher = Watcher({"orders": str(files.table), "returns": str(healthy.table)}, consumers, time_limit=LIMIT)
+    consumers.append(Consumer("other", "returns", files.locate(healthy.checkpoint)))
+    watcher = Watcher(
+        {"orders": files.locate(files.table), "returns": files.locate(healthy.table)}, consumers, time_limit=LIMIT
+    )
     with replaced(tmp_path / path, os.mkfifo):
         assert reasons(watcher) == expected
         for _ in range(2):
@@ -350,8 +412,8 @@ def test_many_that_hang_hold_up_no_other(tmp_path: Path) -> None:
     made = [Files(tmp_path / str(number)) for number in range(12)]
     for files in made:
         files.read(0, offset(1))
-    consumers = [Consumer("c", str(number), str(files.checkpoint)) for number, files in enumerate(made)]
-    tables = {str(number): str(files.table) for number, files in enumerate(made)}
+    consumers = [Consumer("c", str(number), files.locate(files.checkpoint)) for number, files in enumerate(made)]
+    tables = {str(number): files.locate(files.table) for number, files in enumerate(made)}
     watcher = Watcher(tables, consumers, time_limit=30)
     thread = Thread(target=watcher.run_round)
     with ExitStack() as pipes:
@@ -369,9 +431,9 @@ def test_many_that_hang_hold_up_no_other(tmp_path: Path) -> None:
 
 def test_discovered_checkpoints_come_and_go(files: Files, healthy: Files, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs"
-    discovery = Discovery("orders", f"{jobs}/*/checkpoint")
-    named = Consumer("fraud", "orders", str(jobs / "fraud" / "checkpoint"))
-    watcher = Watcher({"orders": str(files.table)}, [named], [discovery])
+    discovery = Discovery("orders", files.locate(jobs / "*/checkpoint"))
+    named = Consumer("fraud", "orders", files.locate(jobs / "fraud" / "checkpoint"))
+    watcher = Watcher({"orders": files.locate(files.table)}, [named], [discovery], discovery_interval=0)
 
     def found() -> dict[str, str | None]:
         watcher.run_round()
@@ -383,9 +445,9 @@ def test_discovered_checkpoints_come_and_go(files: Files, healthy: Files, tmp_pa
         shutil.copytree(source.checkpoint, jobs / name / "checkpoint")
     (jobs / "empty" / "checkpoint").mkdir(parents=True)
     (jobs / "without").mkdir()
-    assert found() == {"fraud": None, "search": None}
+    soon(found, {"fraud": None, "search": None})
     (jobs / "search" / "checkpoint" / "commits" / "0").unlink()
-    assert found() == {"fraud": None, "search": "no_batch"}
+    soon(found, {"fraud": None, "search": "no_batch"})
     shutil.rmtree(jobs / "search")
     assert found() == {"fraud": None}
     assert not any(consumer == "search" for consumer, _ in watcher.errors["orders"])
@@ -396,15 +458,17 @@ def test_consumers_stay_while_nobody_can_list_them(
 ) -> None:
     shutil.copytree(files.checkpoint, tmp_path / "eu" / "jobs" / "fraud_7")
     reports: list[str] = []
-    discovery = Discovery("orders", f"{tmp_path}/*/jobs/fraud_?")
-    watcher = Watcher({"orders": str(files.table)}, [], [discovery], report=reports.append)
+    discovery = Discovery("orders", files.locate(tmp_path / "*/jobs/fraud_?"))
+    tables = {"orders": files.locate(files.table)}
+    watcher = Watcher(tables, [], [discovery], discovery_interval=0, report=reports.append)
     assert look(watcher).consumer.name == "eu/fraud_7"  # what the wildcards match
 
-    def denied(self: store.LocalFolder, pattern: str) -> list[str]:
+    async def denied(self: store.Folder, paths: Sequence[str]) -> list[list[str]]:
         raise WatchError("permission", f"{self} may not be read; give this user the permission")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.LocalFolder, "matching_folders", denied)
+        for kind in (store.LocalFolder, store.ObjectFolder):
+            patch.setattr(kind, "folders", denied)
         for _ in range(2):
             assert lag(watcher) == (3, 3)
         assert watcher.states[0].error
@@ -412,6 +476,6 @@ def test_consumers_stay_while_nobody_can_list_them(
     assert lag(watcher) == (3, 3)
     assert watcher.states[0].error is None
     assert reports == [
-        f"orders: {tmp_path} may not be read; give this user the permission (permission)",
+        f"orders: {files.locate(tmp_path)} may not be read; give this user the permission (permission)",
         "orders: known again",
     ]
