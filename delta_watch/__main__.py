@@ -11,7 +11,7 @@ from typing import NoReturn
 try:
     from msgspec.structs import replace
 
-    from .config import Config, read_config
+    from .config import Config, read_config, shard
     from .errors import DeltaWatchError
     from .exporter import serve
     from .once import format_states, is_known
@@ -46,8 +46,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--once", action="store_true", help="look once, print a table, exit with 2 if a lag is unknown")
     parser.add_argument("--port", type=int, help="port of the metrics, 9464 by default; 0 for any that is free")
     parser.add_argument("--address", help="address to listen on, 127.0.0.1 by default")
+    parser.add_argument("--shard", metavar="K/N", help="watch a part of the tables: the K-th of N, from 0 on")
     options = parser.parse_args(arguments)
     config = read_config(options.config)
+    if options.shard is not None:
+        config = shard(config, options.shard)
     server = config.web
     if options.port is not None:
         if not 0 <= options.port <= 65535:

@@ -5,6 +5,7 @@ from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
+from zlib import crc32
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, field, toml
 from msgspec.structs import replace
@@ -62,6 +63,28 @@ def read_config(path: Path) -> Config:
     return _File(path, _read(path, f"the configuration {path}")).config()
 
 
+def shard(config: Config, text: str) -> Config:
+    """Return what one of several watchers that share a configuration watches: the tables whose names hash to it.
+
+    Args:
+        config: the whole configuration.
+        text: which one of how many, such as `0/3`, `1/3` and `2/3`.
+
+    Raises:
+        DeltaWatchError: the text has another form.
+    """
+    number, shards = map(int, text.split("/")) if re.fullmatch(r"\d+/\d+", text) else (0, 0)
+    if number >= shards:
+        raise DeltaWatchError(f"--shard must be from 0/N to N-1/N, such as 0/3, not {text}")
+    tables = {name: path for name, path in config.tables.items() if crc32(name.encode()) % shards == number}
+    return replace(
+        config,
+        tables=tables,
+        consumers=tuple(consumer for consumer in config.consumers if consumer.table in tables),
+        discoveries=tuple(discovery for discovery in config.discoveries if discovery.table in tables),
+    )
+
+
 class _File:
     """The file. Places in it are written as msgspec does: `interval`, `web.port`, `consumer[0].name`."""
 
@@ -75,6 +98,10 @@ class _File:
         sections |= {f"discover[{n}]": each for n, each in enumerate(config.discoveries)}
         for place, section in sections.items():
             if section.table not in tables:  # then its name is its path
+                if not re.search("[/:]", section.table):
+                    close = get_close_matches(section.table, tables, 1)
+                    advice = f"perhaps it is {close[0]}" if close else f"write ./{section.table} if it is a folder"
+                    self._fail(f"{section.table} is not in [tables]; {advice}", f"{place}.table")
                 tables[section.table] = self._location(section.table, f"{place}.table")
         if not tables:
             self._fail("there is nothing to watch; add a [[consumer]] with name, table and checkpoint", "")

@@ -170,7 +170,7 @@ class Watcher:
         folder = self._open(search.place)
         finding = find_consumers(folder, search.discoveries)
         found = await self.call("the folder with checkpoints", search.place, folder, finding, None)
-        search.task, search.due = None, time.monotonic() + self._discovery_interval
+        search.task, search.is_late, search.due = None, False, time.monotonic() + self._discovery_interval
         if isinstance(found, WatchError):
             search.error, search.due = found, 0
         else:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from delta_watch.backlog import Backlog
 from delta_watch.checkpoint import RARE
@@ -14,7 +14,6 @@ from delta_watch.watcher import Consumer, ConsumerState, Watcher
 import pytest
 
 Action = dict[str, Any]
-T = TypeVar("T")
 ID, OTHER = "6a3f1a0e-0000-4000-8000-000000000001", "6a3f1a0e-0000-4000-8000-000000000002"
 KAFKA = '{"topic":{"0":12}}'
 PLANNED = 1_700_000_000.0  # when each batch was planned, in Unix time
@@ -157,7 +156,7 @@ def known(watcher: Watcher) -> Backlog:
     return state.backlog
 
 
-def soon(look: Callable[[], T], expected: T) -> None:
+def soon(look: Callable[[], object], expected: object) -> None:
     """Look until it is as expected, in as many rounds as may pass until a rare look at a bucket."""
     seen = look()
     for _ in range(RARE):

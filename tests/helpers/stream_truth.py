@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from delta_watch.backlog import NOTHING, Amount, Backlog, Reads, total
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
+from tests.helpers.bucket_server import url
 from tests.helpers.running_streams import v2_enabled
 
 from pyspark.errors import StreamingQueryException
@@ -124,18 +125,25 @@ class Reader:
 
 
 class Watchers:
-    """A watcher that has looked all the time, and new ones. Both must agree."""
+    """A watcher that has looked all the time, and new ones. All must agree, also those that see a bucket.
 
-    def __init__(self, *readers: Reader) -> None:
+    Args:
+        readers: whose lags to find.
+        in_bucket: whether an object store has what is on this disk.
+    """
+
+    def __init__(self, *readers: Reader, in_bucket: bool = False) -> None:
         self._readers = readers
-        self._old = self._new()
+        self._kinds: list[Callable[[Path], str]] = [str, url] if in_bucket else [str]
+        self._old = [self._new(locate) for locate in self._kinds]
 
     def look(self, reader: Reader, table: str = "") -> ConsumerState:
         """Return what is known of a reader of this table, by default its only one."""
-        seen = [self._look(watcher, reader, table or reader.tables[0]) for watcher in (self._old, self._new())]
-        assert seen[0].backlog == seen[1].backlog
-        assert str(seen[0].error) == str(seen[1].error)
-        return seen[0]
+        watchers = [*self._old, *map(self._new, self._kinds)]
+        seen, *others = [self._look(watcher, reader, table or reader.tables[0]) for watcher in watchers]
+        for other in others:
+            assert _comparable(other) == _comparable(seen)
+        return seen
 
     def backlog(self, reader: Reader, table: str = "") -> Backlog:
         """Return the backlog, which must be known."""
@@ -155,10 +163,10 @@ class Watchers:
         assert amount
         return amount
 
-    def _new(self) -> Watcher:
-        tables = {table: table for reader in self._readers for table in reader.tables}
+    def _new(self, locate: Callable[[Path], str]) -> Watcher:
+        tables = {table: locate(Path(table)) for reader in self._readers for table in reader.tables}
         consumers = [
-            Consumer(str(reader.checkpoint), table, str(reader.checkpoint), reader.reads)
+            Consumer(str(reader.checkpoint), table, locate(reader.checkpoint), reader.reads)
             for reader in self._readers
             for table in dict.fromkeys(reader.tables)
         ]
@@ -190,5 +198,13 @@ def check_run(
     return shown
 
 
-def _size(url: str) -> int:
-    return os.path.getsize(unquote(urlparse(url).path))
+def _size(location: str) -> int:
+    return os.path.getsize(unquote(urlparse(location).path))
+
+
+def _comparable(state: ConsumerState) -> tuple[Backlog | None, str | None]:
+    """Return what must be the same on every kind of store. An object store knows no fractions of a second."""
+    backlog = state.backlog
+    if backlog and backlog.since is not None:
+        backlog = replace(backlog, since=int(backlog.since))
+    return backlog, state.error.reason if state.error else None

@@ -4,29 +4,35 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle
 from threading import Event
 
 from delta_watch.watcher import Consumer, Watcher
+from tests.helpers.bucket_server import url
 from tests.helpers.disk_truth import Disk
 
 PAUSE = 0.05  # seconds between two rounds, so that the scripts get on too
 
 
 class WatchAudit:
-    """Compare what a watcher shows of a warehouse with the files before and after each round."""
+    """Compare what watchers show of a warehouse with the files before and after each round: of a disk and a bucket."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
-        self.watcher = Watcher({"visits": str(disk.log.parent)}, [Consumer("consumer", "visits", str(disk.checkpoint))])
+        self.watchers = cycle(
+            Watcher({"visits": locate(disk.log.parent)}, [Consumer("consumer", "visits", locate(disk.checkpoint))])
+            for locate in (str, url)
+        )
         self.seen: Counter[str] = Counter()
         self.lags: set[int] = set()
 
     def round(self) -> int | None:
         """Make a round, check that its lag was true at some moment of it, and return it, in versions."""
         read_before, head_before = self.disk.version_read(), self.disk.last_version()
-        self.watcher.run_round()
+        watcher = next(self.watchers)
+        watcher.run_round()
         head_after, read_after = self.disk.last_version(), self.disk.version_read()
-        (table,) = self.watcher.states
+        (table,) = watcher.states
         (state,), head = table.consumers, table.head
         assert head
         assert head_before <= head.version <= head_after

@@ -17,6 +17,7 @@ from tutorial.visits import WRITER_VERSION
 
 from demo.stack import wait_for
 from lag_detector import Pushgateway
+from tests.helpers.bucket_server import BucketServer
 from tests.helpers.disk_truth import Disk, gauges
 from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.watcher_audit import WatchAudit
@@ -121,7 +122,7 @@ def rows(printed: str) -> int:
 
 @pytest.mark.slow
 def test_scripts_when_killed_at_any_moment_lose_nothing(
-    workspace: Workspace, session_workspace: SessionWorkspace, pytestconfig: pytest.Config
+    workspace: Workspace, session_workspace: SessionWorkspace, bucket: BucketServer, pytestconfig: pytest.Config
 ) -> None:
     """Meanwhile a watcher looks all the time, and shows no lag that was not true."""
     seed = pytestconfig.getoption("--seed")

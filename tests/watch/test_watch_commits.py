@@ -51,11 +51,24 @@ def test_deletion_vector_is_subtracted() -> None:
         (' { "numRecords" : 12 , "minValues":{}}', 12),
         ('{"minValues":{"numRecords":5},"numRecords":7}', 7),
         ('{"minValues":{"numRecords":5}}', UNKNOWN),
+        ("null", UNKNOWN),
+        ('{"numRecords":12,"minVal', UNKNOWN),
     ],
 )
 def test_rows_come_from_the_statistics(stats: str | None, rows: int) -> None:
     action = add("a", rows=None) if stats is None else add("a", rows=None, stats=stats)
     assert list(parse(action).added.rows) == [rows]
+
+
+def test_rows_of_parsed_statistics() -> None:
+    assert list(parse(add("a", rows=None, stats_parsed={"numRecords": 3})).added.rows) == [3]
+
+
+@pytest.mark.parametrize(("updated", "read"), [("0", []), ("1", [100, 100]), (None, [100, 100])])
+def test_change_feed_skips_a_merge_that_changes_no_row(updated: str | None, read: list[int]) -> None:
+    metrics = {"numTargetRowsInserted": "0", "numTargetRowsUpdated": updated, "numTargetRowsDeleted": "0"}
+    info = {"commitInfo": {"operation": "MERGE", "operationMetrics": metrics}}
+    assert list(parse(info, remove("a"), add("b")).changed.sizes) == read
 
 
 def test_commit_time_and_table_id() -> None:
@@ -89,7 +102,6 @@ def test_spaces_empty_lines_and_line_separators_inside_of_names_change_nothing()
         b'{"add":{"dataChange":true}}',
         b'{"add":7}',
         b'{"add":{"path":"a","size":"big","dataChange":true}}',
-        b'{"add":{"path":"a","size":1,"dataChange":true,"stats":"{"}}',
     ],
 )
 def test_half_written_or_garbage(content: bytes) -> None:
@@ -128,8 +140,11 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
     assert list(snapshot(commit_text(actions).encode() for actions in commits).rows) == [7]
 
 
-def test_checksum_names_the_table_and_last_checkpoint_a_version() -> None:
-    assert parse_checksum(b'{"metadata":{"id":"x"}}') == "x"
+def test_checksum_names_the_table_and_its_protocol_and_last_checkpoint_a_version() -> None:
+    assert parse_checksum(b'{"metadata":{"id":"x"}}') == ("x", None)
+    for features, managed in ([], False), (["catalogOwned-preview"], True), (["catalogManaged"], True):
+        content = json.dumps({"metadata": {"id": "x"}, "protocol": {"writerFeatures": features}}).encode()
+        assert parse_checksum(content) == ("x", managed)
     assert checkpoint_version(b'{"version":20,"size":7}') == 20
     for content in (b"", b"{}", b"[]", b'{"metadata":null}', b'{"version":null}'):
-        assert (parse_checksum(content), checkpoint_version(content)) == (None, None)
+        assert (parse_checksum(content), checkpoint_version(content)) == ((None, None), None)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from delta_watch.config import SECTIONS, Config, read_config
+from delta_watch.config import SECTIONS, Config, read_config, shard
 from delta_watch.errors import DeltaWatchError
 from delta_watch.exporter import Server
 from delta_watch.watcher import Consumer, Discovery
@@ -33,7 +33,8 @@ def test_least(tmp_path: Path) -> None:
     assert config.tables == {"/data/orders": "/data/orders"}
     assert config.consumers == (Consumer("fraud", "/data/orders", "/checkpoints/fraud"),)
     assert config.discoveries == ()
-    assert (config.interval, config.time_limit, config.web) == (15, 10, Server("127.0.0.1", 9464))
+    assert (config.interval, config.time_limit, config.discovery_interval) == (15, None, 300)
+    assert config.web == Server("127.0.0.1", 9464)
 
 
 def test_everything(tmp_path: Path) -> None:
@@ -44,6 +45,7 @@ def test_everything(tmp_path: Path) -> None:
         """
         interval = 30
         time_limit = 2.5
+        discovery_interval = 0
 
         [web]
         address = "0.0.0.0"
@@ -79,11 +81,27 @@ def test_everything(tmp_path: Path) -> None:
         Discovery("my visits", f"{tmp_path}/jobs/*/checkpoint"),
         Discovery("orders", "s3://lake/checkpoints/team ?/*", "rewrites"),
     )
-    assert (config.interval, config.time_limit) == (30, 2.5)
+    assert (config.interval, config.time_limit, config.discovery_interval) == (30, 2.5, 0)
     assert config.web == Server(
         "0.0.0.0", 8000, f"{tmp_path}/tls.crt", f"{tmp_path}/tls.key", "prometheus", f"{tmp_path}/password"
     )
     assert config.web.password == "sécret"
+
+
+@pytest.mark.parametrize("shards", [1, 3, 16])
+def test_shards_divide_the_tables_and_keep_what_belongs_to_them(tmp_path: Path, shards: int) -> None:
+    discover = '[[discover]]\ntable = "/data/{0}"\ncheckpoints = "/checkpoints/{0}/*"\n'
+    text = "".join(CONSUMER.replace("orders", f"{n}") + discover.format(n) for n in range(200))
+    whole = read(tmp_path, text)
+    parts = [shard(whole, f"{number}/{shards}") for number in range(shards)]
+    assert sorted(name for part in parts for name in part.tables) == sorted(whole.tables)
+    for part in parts:
+        assert [consumer.table for consumer in part.consumers] == list(part.tables)
+        assert [discovery.table for discovery in part.discoveries] == list(part.tables)
+        assert 100 / shards < len(part.tables) < 400 / shards
+    for text in ("3/3", "1", "-1/3", "a/b", "0/0"):
+        with pytest.raises(DeltaWatchError, match=f"^--shard must be from 0/N to N-1/N, such as 0/3, not {text}$"):
+            shard(whole, text)
 
 
 def test_table_that_nobody_reads(tmp_path: Path) -> None:
@@ -98,7 +116,8 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
         (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; perhaps it is checkpoint"),
         (
             "colour = 1\n" + CONSUMER,
-            "line 1: the key colour is unknown; use interval, time_limit, web, tables, consumer, discover",
+            "line 1: the key colour is unknown; use interval, time_limit, discovery_interval, web, tables, consumer, "
+            "discover",
         ),
         (
             CONSUMER + '\n[[consumer]]\ntable = "a"\ncheckpoint = "b"',
@@ -132,9 +151,14 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
         ("tables = 1", "line 1: tables must be a section; write [tables]"),
         ("[tables]\n  a = 1\n" + CONSUMER, 'line 2: a must be non-empty text; write a = "…"'),
         (
-            CONSUMER + '[[discover]]\ntable = "a"\ncheckpoints = "/b"',
+            CONSUMER + '[[discover]]\ntable = "/a"\ncheckpoints = "/b"',
             "line 7: checkpoints has no *; name a single checkpoint in a [[consumer]]",
         ),
+        (
+            '[tables]\norders = "/orders"\n' + CONSUMER.replace("/data/orders", "oders"),
+            "line 5: oders is not in [tables]; perhaps it is orders",
+        ),
+        (CONSUMER.replace("/data/", ""), "line 3: orders is not in [tables]; write ./orders if it is a folder"),
     ],
 )
 def test_mistake(tmp_path: Path, text: str, message: str) -> None:

@@ -1,5 +1,7 @@
 """Random histories of a real table and a real stream: what the watcher shows before a run is what the run reads.
 
+On a disk and in a bucket.
+
 `make soak` runs more histories, with another seed each time.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from delta_watch.backlog import NOTHING, Amount, Backlog, Reads
+from tests.helpers.bucket_server import BucketServer
 from tests.helpers.random_histories import run_histories
 from tests.helpers.stream_truth import Reader, Watchers
 
@@ -208,7 +211,7 @@ class History(RuleBasedStateMachine):
             reads=self.kind.reads,
             v2=self.kind.v2,
         )
-        self.watchers = Watchers(self.reader)
+        self.watchers = Watchers(self.reader, in_bucket=True)
 
     def consume(self, limit: dict[str, str], kill: str | None, kill_in: int, append_meanwhile: bool) -> None:
         """Run the consumer, and compare what it reads with what was shown before."""
@@ -311,7 +314,11 @@ class History(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_backlog_in_random_histories_is_what_the_next_run_reads(
-    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture, pytestconfig: pytest.Config
+    spark: SparkSession,
+    bucket: BucketServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    pytestconfig: pytest.Config,
 ) -> None:
     for name in ("py4j", "delta_watch"):  # every kill and every reason, at length
         caplog.set_level(logging.CRITICAL, logger=name)

@@ -1,5 +1,6 @@
 """A watcher looks at tables and checkpoints as they change, go wrong and heal."""
 
+import asyncio
 import os
 import shutil
 import time
@@ -7,12 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from delta_watch import store
 from delta_watch.backlog import NOTHING, Amount, Backlog
 from delta_watch.errors import WatchError
+from delta_watch.exporter import WatcherCollector
+from delta_watch.once import format_states
 from delta_watch.table import Head
 from delta_watch.watcher import Consumer, Discovery, Watcher
 from tests.helpers.bucket_server import url
@@ -35,6 +39,7 @@ from tests.helpers.handmade_tables import (
 from tests.helpers.workspace import wait_until_equal
 
 import pytest
+from prometheus_client import generate_latest
 
 DISK = pytest.mark.parametrize("files", [str], ids=["disk"], indirect=True)
 
@@ -100,7 +105,7 @@ def text(content: str) -> Callable[[Path], object]:
 def test_lag_backlog_and_head(files: Files) -> None:
     watcher = files.watcher()
     second = 1 if files.locate is url else 0  # S3 has no fractions
-    times = [pytest.approx(files.commit_path(version).stat().st_mtime, abs=second) for version in (4, 6)]
+    times: list[Any] = [pytest.approx(files.commit_path(version).stat().st_mtime, abs=second) for version in (4, 6)]
     assert known(watcher) == Backlog(3, 3, times[0], Amount(3, 300, 3), 0)
     (table,) = watcher.states
     assert table.head == Head(6, times[1])
@@ -479,3 +484,65 @@ def test_consumers_stay_while_nobody_can_list_them(
         f"orders: {files.locate(tmp_path)} may not be read; give this user the permission (permission)",
         "orders: known again",
     ]
+
+
+def test_folders_of_the_same_name_and_one_list_for_several_patterns(files: Files, tmp_path: Path) -> None:
+    for place in ("a/fraud", "b/fraud", "a/search"):
+        shutil.copytree(files.checkpoint, tmp_path / place)
+    found = [Discovery("orders", files.locate(tmp_path / pattern)) for pattern in ("a/*", "a/f*", "b/*")]
+    watcher = Watcher({"orders": files.locate(files.table)}, [], found)
+    assert reasons(watcher) == [None] * 3
+    second = f"fraud ({files.locate(tmp_path / 'b/fraud')})"
+    assert [state.consumer.name for state in watcher.states[0].consumers] == ["fraud", "search", second]
+
+
+@DISK
+def test_folder_whose_name_is_not_utf_8(files: Files, tmp_path: Path) -> None:
+    shutil.copytree(files.checkpoint, tmp_path / "jobs" / os.fsdecode(b"caf\xe9"))
+    shutil.copytree(files.checkpoint, tmp_path / "jobs" / os.fsdecode(b"lost\xe9"))
+    (tmp_path / "jobs" / os.fsdecode(b"lost\xe9") / "offsets" / "0").unlink()
+    reports: list[str] = []
+    discovery = Discovery("orders", str(tmp_path / "jobs/*"))
+    watcher = Watcher({"orders": str(files.table)}, [], [discovery], report=reports.append)
+    assert reasons(watcher) == [None, "corrupt"]
+    assert [state.consumer.name for state in watcher.states[0].consumers] == ["caf\\xe9", "lost\\xe9"]
+    assert "\n".join(reports).encode()
+    assert b"caf\\\\xe9" in generate_latest(WatcherCollector(watcher))  # the text format doubles the backslash
+    assert format_states(watcher.states, 0).encode()
+
+
+def test_consumers_that_are_found_late_are_kept(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(files.checkpoint, tmp_path / "jobs" / "fraud")
+    discovery = Discovery("orders", files.locate(tmp_path / "jobs/*"))
+    watcher = Watcher({"orders": files.locate(files.table)}, [], [discovery], time_limit=0.5)
+    released, kind = Event(), type(watcher.tables["orders"].table.folder)
+    folders = kind.folders
+
+    async def slow(self: Any, paths: Sequence[str]) -> list[list[str]]:
+        if self.is_local:
+            released.wait(20)
+        while not released.is_set():
+            await asyncio.sleep(0.01)
+        return await folders(self, paths)
+
+    monkeypatch.setattr(kind, "folders", slow)
+    assert reasons(watcher) == []
+    assert "is still being read" in str(watcher.states[0].error)
+    released.set()
+    wait_until_equal(lambda: reasons(watcher), [None])
+    assert watcher.states[0].error is None
+
+
+@DISK
+def test_single_look_without_a_time_limit_reports_what_it_waits_for(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delta_watch.watcher.TIME_LIMIT", 0.1)
+    reports: SimpleQueue[str] = SimpleQueue()
+    watcher = files.watcher(time_limit=None, report=reports.put)
+    with replaced(files.commit_path(6), os.mkfifo):
+        thread = Thread(target=watcher.run_round)
+        thread.start()
+        assert reports.get(timeout=10) == "Waiting for the table orders …"
+    thread.join(10)
+    assert lag(watcher) == (3, 3)
