@@ -65,13 +65,15 @@ class _Vector(Struct):
     offset: int | None = None
 
 
-class _File(Struct):
+class DataFile(Struct):
+    """A file of a table, as an action names it."""
+
     path: str
     size: int | None = None
     dataChange: bool = False
     modificationTime: int = 0
     stats: Any = None
-    stats_parsed: Any = None
+    numRecords: int | None = None  # in a checkpoint, out of `stats_parsed`
     deletionVector: _Vector | None = None
 
     @property
@@ -87,8 +89,7 @@ class _File(Struct):
         try:
             rows = json.decode(self.stats, type=_Stats).numRecords
         except (MsgspecError, TypeError):  # none, null or cut off
-            if isinstance(self.stats_parsed, dict):
-                rows = self.stats_parsed.get("numRecords")
+            rows = self.numRecords
         if not isinstance(rows, int):
             return UNKNOWN
         return rows - self.deletionVector.cardinality if self.deletionVector else rows
@@ -116,15 +117,20 @@ class _Protocol(Struct):
         return not CATALOG_MANAGED.isdisjoint(self.writerFeatures or ())
 
 
-class _Action(Struct):
+class _Sidecar(Struct):
+    path: str
+
+
+class Action(Struct):
     """A line of a commit. What says nothing about files, the table or the commit is skipped."""
 
-    add: _File | None = None
-    remove: _File | None = None
-    cdc: _File | None = None
+    add: DataFile | None = None
+    remove: DataFile | None = None
+    cdc: DataFile | None = None
     commitInfo: _Info | None = None
     metaData: _Metadata | None = None
     protocol: _Protocol | None = None
+    sidecar: _Sidecar | None = None
 
 
 class _Checksum(Struct):
@@ -136,7 +142,7 @@ class _Hint(Struct):
     version: int
 
 
-_decode = json.Decoder(_Action).decode
+decode_action = json.Decoder(Action).decode
 
 
 class CommitParser:
@@ -155,8 +161,8 @@ class CommitParser:
         Raises:
             WatchError: it is not that of a commit (`corrupt`).
         """
-        with _corrupt_if_invalid():
-            action = _decode(line)
+        with corrupt_if_invalid():
+            action = decode_action(line)
             self._is_empty = False
             if (file := action.add) and file.dataChange:
                 size, rows = file.size, file.rows
@@ -180,7 +186,7 @@ class CommitParser:
         Raises:
             WatchError: there was no line (`corrupt`).
         """
-        with _corrupt_if_invalid():
+        with corrupt_if_invalid():
             if self._is_empty:
                 raise ValueError("empty")
         info = self._info or _Info()
@@ -198,42 +204,6 @@ class CommitParser:
             table_id=self._metadata.id if self._metadata else None,
             catalog_managed=self._protocol.catalog_managed if self._protocol else None,
         )
-
-
-class SnapshotParser:
-    """Collect the files of a table from the lines of its commits, from version 0 on."""
-
-    def __init__(self) -> None:
-        # By what identifies a file, None if it was removed. The first two fields are the order of the snapshot.
-        self._files: dict[tuple[str, str], tuple[int, bytes, int, int] | None] = {}
-
-    def add_line(self, line: bytes) -> None:
-        """Add a line.
-
-        Raises:
-            WatchError: it is not that of a commit (`corrupt`).
-        """
-        with _corrupt_if_invalid():
-            action = _decode(line)
-            if file := action.add:
-                self._files[file.key] = file.modificationTime, file.path.encode(), int(file.size or 0), file.rows
-            elif file := action.remove:
-                self._files[file.key] = None
-
-    def add(self, later: "SnapshotParser") -> None:
-        """Add what the next commit has changed."""
-        for key, file in later._files.items():
-            if file is None:
-                self._files.pop(key, None)
-            else:
-                self._files[key] = file
-
-    def files(self) -> Files:
-        """Return the files in the order of the initial snapshot."""
-        files = Files()
-        for _, _, size, rows in sorted(filter(None, self._files.values())):
-            files.append(size, rows)
-        return files
 
 
 def commit_name(version: int) -> str:
@@ -265,7 +235,7 @@ def checkpoint_version(content: bytes) -> int | None:
 
 
 @contextmanager
-def _corrupt_if_invalid() -> Iterator[None]:
+def corrupt_if_invalid() -> Iterator[None]:
     try:
         yield
     except (MsgspecError, ValueError, TypeError, AttributeError, OverflowError):

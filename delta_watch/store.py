@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import obstore
 from obstore.exceptions import BaseError
@@ -83,6 +83,18 @@ class Folder(ABC):
         Raises:
             FileNotFoundError: there is none.
         """
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]:
+        """Open a large file, of which only parts are in memory. It blocks: see `in_thread`.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+    @abstractmethod
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Call a function that takes long, without holding up other folders."""
 
     @abstractmethod
     async def tags(self, names: Sequence[str]) -> list[str | None]:
@@ -173,6 +185,13 @@ class LocalFolder(Folder):
                     take(line)
             return os.fstat(file.fileno()).st_mtime
 
+    def open(self, name: str) -> IO[bytes]:
+        with self._errors(name):
+            return open(f"{self._path}/{name}", "rb")
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        return function()  # all of a local folder runs in a thread
+
     async def tags(self, names: Sequence[str]) -> list[str | None]:
         return [self._tag(name) for name in names]
 
@@ -227,7 +246,7 @@ class _Bucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._store: Any = None
+        self.store: Any = None
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._silent_until = 0.0
 
@@ -243,11 +262,11 @@ class _Bucket:
             # It opens now, not at the start: what is wrong here concerns no other bucket. Options for the client would
             # replace those of the environment. By default it waits for 30 seconds.
             retries: Any = {"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT}
-            self._store = self._store or from_url(self.url, retry_config=retries)
+            self.store = self.store or from_url(self.url, retry_config=retries)
             requests[operation] += 1
             silent_until = 0.0
             try:
-                yield self._store
+                yield self.store
             except asyncio.TimeoutError:
                 silent_until = time.monotonic() + (time_limit or 0)
                 raise
@@ -291,6 +310,15 @@ class ObjectFolder(Folder):
         if rest:
             take(rest)
         return float(result.meta["last_modified"].timestamp())
+
+    def open(self, name: str) -> IO[bytes]:
+        reader = obstore.open_reader(self._bucket.store, self._key(name), buffer_size=CHUNK)
+        requests["get"] += -(-reader.size // CHUNK)
+        return cast(IO[bytes], reader)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        async with self._request("head", ""):
+            return await asyncio.to_thread(function)
 
     async def tags(self, names: Sequence[str]) -> list[str | None]:
         return await asyncio.gather(*map(self._tag, names))

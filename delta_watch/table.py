@@ -8,13 +8,13 @@ from .commits import (
     Commit,
     CommitParser,
     Files,
-    SnapshotParser,
     checkpoint_version,
     commit_name,
     commit_version,
     parse_checksum,
 )
 from .errors import WatchError
+from .snapshots import find_in_checkpoint, read_snapshot
 from .store import FILES_AT_ONCE, Folder
 
 PERSISTS = "restore it if this persists"
@@ -133,10 +133,10 @@ class Table:
         return {version: known.commits[version] for version in range(first, last + 1)}
 
     async def snapshot(self, version: int) -> Files | None:
-        """Return the files of the table at a version, or None if its log no longer starts at version 0."""
+        """Return the files of the table at a version, or None if its log no longer has them."""
         snapshots = self._found.snapshots
         if version not in snapshots:
-            snapshots[version] = await self._read_snapshot(version)
+            snapshots[version] = await read_snapshot(self._log, version)
         return snapshots[version]
 
     async def id(self, wanted: set[str]) -> str | None:
@@ -162,7 +162,8 @@ class Table:
                 try:
                     known.is_catalog_managed = (await self._commit(version, known)).catalog_managed
                 except FileNotFoundError:
-                    break
+                    protocol = await find_in_checkpoint(self._log, version, "protocol")
+                    known.is_catalog_managed = bool(protocol and protocol.catalog_managed)
             known.is_catalog_managed = bool(known.is_catalog_managed)
         return known.is_catalog_managed
 
@@ -234,24 +235,6 @@ class Table:
     async def _commit(self, version: int, known: _Known) -> Commit:
         return known.commits.get(version) or await self._read_commit(version)
 
-    async def _read_snapshot(self, version: int) -> Files | None:
-        async def read(commit: int) -> SnapshotParser:
-            parser = SnapshotParser()
-            await self._log.read_lines(commit_name(commit), parser.add_line)
-            return parser
-
-        whole = SnapshotParser()
-        for first in range(0, version + 1, FILES_AT_ONCE):
-            for parser in await self._log.at_once(read, range(first, min(first + FILES_AT_ONCE, version + 1))):
-                if isinstance(parser, FileNotFoundError):
-                    return None
-                if isinstance(parser, WatchError) and parser.reason not in PASSING:
-                    raise WatchError(parser.reason, f"a file in {self._log} {parser}")
-                if isinstance(parser, BaseException):
-                    raise parser
-                whole.add(parser)
-        return whole.files()
-
     async def _checksum(self, version: int) -> tuple[str | None, bool | None]:
         try:
             return parse_checksum((await self._log.read(f"{version:020d}.crc")).content)
@@ -267,8 +250,12 @@ class Table:
         with suppress(FileNotFoundError):
             if known.id is None and (await self._commit(0, known)).table_id in wanted:
                 return
-        with suppress(FileNotFoundError):
-            for version in range(known.head, known.id_at, -1):
+        for version in range(known.head, known.id_at, -1):
+            try:
                 if (await self._commit(version, known)).table_id:
                     break
+            except FileNotFoundError:
+                metadata = await find_in_checkpoint(self._log, version, "metaData")
+                known.id = metadata.id if metadata else known.id
+                break
         known.id_at = known.head
