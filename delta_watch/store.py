@@ -84,6 +84,10 @@ class Folder(ABC):
             FileNotFoundError: there is none.
         """
 
+    def real(self, path: str) -> str:
+        """Return a path in this folder without links."""
+        return path
+
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
         """Open a large file, of which only parts are in memory. It blocks: see `in_thread`.
@@ -184,6 +188,9 @@ class LocalFolder(Folder):
                 if line != b"\n":
                     take(line)
             return os.fstat(file.fileno()).st_mtime
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(f"{self._path}/{path}")
 
     def open(self, name: str) -> IO[bytes]:
         with self._errors(name):

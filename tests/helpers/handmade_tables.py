@@ -1,14 +1,18 @@
 """Tables and checkpoints as Delta and Spark write them, made by hand: for the watcher, which reads nothing else."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from delta_watch.backlog import Backlog
 from delta_watch.checkpoint import RARE
-from delta_watch.commits import Commit, CommitParser, SnapshotParser
+from delta_watch.commits import Commit, CommitParser, commit_name
 from delta_watch.commits import Files as FilesOfTable
+from delta_watch.snapshots import read_snapshot
+from delta_watch.store import open_folder
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
 
 import pytest
@@ -70,13 +74,12 @@ def parse_commit(content: bytes, modified: float) -> Commit:
 
 
 def snapshot(commits: Iterable[bytes]) -> FilesOfTable:
-    whole = SnapshotParser()
-    for content in commits:
-        parser = SnapshotParser()
-        for line in content.splitlines():
-            parser.add_line(line)
-        whole.add(parser)
-    return whole.files()
+    with TemporaryDirectory() as log:
+        for version, content in enumerate(commits):
+            Path(log, commit_name(version)).write_bytes(content)
+        files = asyncio.run(read_snapshot(open_folder(log), version))
+    assert files
+    return files
 
 
 class Files:

@@ -27,6 +27,7 @@ INSERTING_MERGE = (
     "WHEN NOT MATCHED THEN INSERT *"
 )
 VECTORS = "'delta.enableDeletionVectors' = 'true'"
+EACH = "'delta.checkpointInterval' = '1'"
 CHANGE_FEED = "'delta.enableChangeDataFeed' = 'true'"
 
 
@@ -183,6 +184,53 @@ def test_initial_snapshot_in_part(lake: Lake, v2: bool) -> None:
     shown = check_run(watchers, each, kill_in=1)
     assert (shown.version, shown.versions) == (-1, 13)
     assert check_run(watchers, each).version == -1
+
+
+V2 = "'delta.checkpointPolicy' = 'v2'"
+LOG_CHECKPOINTS = {
+    "classic": ("", {}),
+    "multi-part": ("", {"checkpoint.partSize": "5"}),
+    "v2-json": (V2, {"checkpointV2.topLevelFileFormat": "json"}),
+    "v2-parquet": (V2, {"checkpointV2.topLevelFileFormat": "parquet"}),
+    "statistics-as-columns": (
+        "'delta.checkpoint.writeStatsAsJson' = 'false', 'delta.checkpoint.writeStatsAsStruct' = 'true'",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "v2-parquet")) for kind in LOG_CHECKPOINTS]
+)
+def test_initial_snapshot_of_a_table_whose_log_starts_at_a_checkpoint(lake: Lake, kind: str) -> None:
+    """Without a checksum file, as of other writers, only the checkpoint has the table's id."""
+    properties, settings = LOG_CHECKPOINTS[kind]
+    table = lake.create("orders", f"TBLPROPERTIES ({VECTORS})")
+    change(lake, table, *(f"INSERT INTO {{table}} SELECT id, 1 FROM range({rows})" for rows in (1, 3, 5, 7)))
+    for key, value in settings.items():
+        lake.spark.conf.set(f"spark.databricks.delta.{key}", value)
+    try:
+        change(
+            lake,
+            table,
+            DELETE_ROW,
+            f"ALTER TABLE {{table}} SET TBLPROPERTIES ({', '.join(filter(None, (properties, EACH)))})",
+            APPEND,
+        )
+    finally:
+        for key in settings:
+            lake.spark.conf.unset(f"spark.databricks.delta.{key}")
+    change(lake, table, "ALTER TABLE {table} SET TBLPROPERTIES ('delta.checkpointInterval' = '100')", DELETE_FILE)
+    for file in Path(table, "_delta_log").iterdir():
+        if file.suffix == ".crc" or (
+            file.suffix == ".json" and int(file.name.split(".")[0]) < 10 and "checkpoint" not in file.name
+        ):
+            file.unlink()
+    each = reader(lake, table, maxFilesPerTrigger="1")
+    watchers = Watchers(each)
+    each.run(kill_in=2)
+    assert check_run(watchers, each, kill_in=1).version == -1
+    check_run(watchers, each)
 
 
 @pytest.mark.slow
