@@ -1,5 +1,6 @@
 """How far a query has come, by the files in its checkpoint."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .errors import WatchError
@@ -15,11 +16,15 @@ class Progress:
         last: the last finished batch, or why it is unknown.
         is_running: whether a later batch is planned. It runs, or it has died.
         planned: when that batch was planned, in Unix time; None if unknown.
+        number: the number of the last finished batch; None if there is none.
+        committed: when it was committed, in Unix time; None if unknown.
     """
 
     last: Batch | WatchError
     is_running: bool = False
     planned: float | None = None
+    number: int | None = None
+    committed: float | None = None
 
 
 class Checkpoint:
@@ -29,6 +34,8 @@ class Checkpoint:
         self._folder = folder
         self._offsets, self._commits = folder.child("offsets"), folder.child("commits")
         self._batches: dict[str, Batch] = {}
+        self._number: int | None = None  # of the last finished batch
+        self._committed: tuple[Batch | WatchError | None, float | None] = None, None  # and when it was committed
 
     def progress(self) -> Progress:
         """Return how far the query has come now.
@@ -41,11 +48,19 @@ class Checkpoint:
         finished = max(batch_numbers(self._commits.names()), default=-1)
         running = min((number for number in planned if number > finished), default=None)
         used: dict[str, Batch] = {}
-        progress = Progress(self._last_batch(finished, used), running is not None, self._planned(running, used))
+        last, planned_at = self._last_batch(finished, used), self._planned(running, used)
         self._batches = used
-        return progress
+        if isinstance(last, WatchError):
+            return Progress(last, running is not None, planned_at)
+        if last is not self._committed[0]:
+            committed = None
+            with suppress(FileNotFoundError):  # Spark deletes old ones
+                committed = self._commits.read(str(self._number)).modified
+            self._committed = last, committed
+        return Progress(last, running is not None, planned_at, self._number, self._committed[1])
 
     def _last_batch(self, finished: int, used: dict[str, Batch]) -> Batch | WatchError:
+        self._number = finished
         if finished < 0:
             if self._folder.tag("metadata") is None and not self._offsets.names():
                 return WatchError("missing", f"there is no checkpoint at {self._folder}; check the path")

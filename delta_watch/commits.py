@@ -14,6 +14,10 @@ UNKNOWN = -1  # rows of a file without statistics
 
 # These actions say nothing about files. Skipping them without parsing saves a tenth of the time.
 _OTHER_ACTIONS = ('{"protocol"', '{"txn"', '{"domainMetadata"')
+# `delta.logRetentionDuration` is an interval of Spark SQL, such as "interval 30 days" or "1 week 12 hours".
+_LOG_RETENTION = 30 * 86400  # seconds, Delta's default
+_SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
+_PERIOD = rf"\s*(\d+)\s*({'|'.join(_SECONDS)})s?"
 _NUM_RECORDS = re.compile(r'\s*\{\s*"numRecords"\s*:\s*(\d+)\s*[,}]')
 
 
@@ -40,6 +44,7 @@ class Commit:
         changed: what a stream of the change feed reads; the same object as `added` if nothing was removed.
         rewrites: whether the commit also removes rows.
         table_id: the table's id, if the commit sets the table's metadata.
+        retention: seconds until the log may be cleaned up, if the commit sets the table's metadata; None if never.
     """
 
     timestamp: float
@@ -47,6 +52,7 @@ class Commit:
     changed: Files
     rewrites: bool
     table_id: str | None
+    retention: float | None = None
 
 
 def commit_name(version: int) -> str:
@@ -69,7 +75,7 @@ def parse_commit(content: bytes, modified: float) -> Commit:
     Raises:
         WatchError: the content is not that of a commit (`corrupt`).
     """
-    timestamp, table_id, rewrites = modified, None, False
+    timestamp, table_id, retention, rewrites = modified, None, None, False
     added: list[tuple[int, int]] = []  # size and rows
     changed, cdc = list(added), list(added)
     with _corrupt_if_invalid():
@@ -88,10 +94,10 @@ def parse_commit(content: bytes, modified: float) -> Commit:
                 milliseconds = action.get("inCommitTimestamp")
                 timestamp = modified if milliseconds is None else milliseconds / 1000
             elif kind == "metaData":
-                table_id = str(action["id"])
+                table_id, retention = str(action["id"]), log_retention(action)
         files = _files(added)
         change_feed = _files(cdc) if cdc else _files(changed) if rewrites else files
-    return Commit(timestamp, files, change_feed, rewrites, table_id)
+    return Commit(timestamp, files, change_feed, rewrites, table_id, retention)
 
 
 def snapshot(commits: Iterable[bytes]) -> Files:
@@ -108,12 +114,26 @@ def snapshot(commits: Iterable[bytes]) -> Files:
         return _files([file[2:] for file in sorted(files.values())])
 
 
-def checksum_table_id(content: bytes) -> str | None:
-    """Return the table's id from the checksum file that Delta writes with a commit, or None if the file has none."""
+def parse_checksum(content: bytes) -> tuple[str | None, float | None]:
+    """Return the table's id and the log's retention from the checksum file that Delta writes with a commit."""
     try:
-        return str(json.loads(content)["metadata"]["id"])
-    except (ValueError, KeyError, TypeError):
+        metadata = json.loads(content)["metadata"]
+        return str(metadata["id"]), log_retention(metadata)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, None
+
+
+def log_retention(metadata: dict[str, Any]) -> float | None:
+    """Return after how many seconds a table's log may be cleaned up, or None if never, or if that is unknown."""
+    properties = {str(key).lower(): str(value) for key, value in (metadata.get("configuration") or {}).items()}
+    if properties.get("delta.enableexpiredlogcleanup", "true").lower() == "false":
         return None
+    if (text := properties.get("delta.logretentionduration")) is None:
+        return _LOG_RETENTION
+    text = text.lower()
+    if not re.fullmatch(rf"(\s*interval\s)?({_PERIOD})+\s*", text):
+        return None
+    return sum(int(count) * _SECONDS[unit] for count, unit in re.findall(_PERIOD, text))
 
 
 def checkpoint_version(content: bytes) -> int | None:

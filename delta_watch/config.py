@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
@@ -48,6 +49,37 @@ EXPECTED = {
     "array": "{key} must be a list of sections; write [[{key}]]",
     "enum": f"{{key}} must be one of {', '.join(get_args(Reads))}",
 }
+
+
+def read_configs(paths: Sequence[Path]) -> Config:
+    """Read all of these as one configuration.
+
+    Raises:
+        DeltaWatchError: one has a mistake, or they contradict each other.
+    """
+    whole, *others = map(read_config, paths)
+    for path, config in zip(paths[1:], others, strict=True):
+        for key in ("interval", "time_limit", "web"):
+            values = {getattr(whole, key), getattr(config, key), default := getattr(Config(), key)} - {default}
+            if len(values) > 1:
+                raise DeltaWatchError(f"{path}: another configuration has a different {key}; keep one of them")
+            whole = replace(whole, **{key: next(iter(values), default)})
+        for name in whole.tables.keys() & config.tables.keys():
+            if whole.tables[name] != config.tables[name]:
+                raise DeltaWatchError(f"{path}: another configuration has a different table {name}; rename one")
+        for table, name in {_label(consumer) for consumer in whole.consumers} & set(map(_label, config.consumers)):
+            raise DeltaWatchError(f"{path}: another configuration has a consumer {name} of {table} too; rename one")
+        whole = replace(
+            whole,
+            tables=whole.tables | config.tables,
+            consumers=whole.consumers + config.consumers,
+            discoveries=whole.discoveries + config.discoveries,
+        )
+    return whole
+
+
+def _label(consumer: Consumer) -> tuple[str, str]:
+    return consumer.table, consumer.name
 
 
 def read_config(path: Path) -> Config:

@@ -3,6 +3,7 @@
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ OBJECT_STORES = {name: name for name in ("s3", "gs", "az", "abfs", "abfss")} | {
 REQUESTS_AT_ONCE = 16
 RETRY_TIMEOUT = timedelta(seconds=20)
 MAX_RETRIES = 2
+
+requests: Counter[str] = Counter()  # how many requests object stores got, by operation: head, get, list
 
 
 class File(NamedTuple):
@@ -182,6 +185,7 @@ class ObjectFolder(Folder):
 
     def read(self, name: str) -> File:
         with self._errors(name):
+            requests["get"] += 1
             result = obstore.get(self._store, self._key(name))
             return File(bytes(result.bytes()), result.meta["last_modified"].timestamp())
 
@@ -195,6 +199,7 @@ class ObjectFolder(Folder):
 
     def tag(self, name: str) -> str | None:
         with suppress(FileNotFoundError), self._errors(name):
+            requests["head"] += 1
             return _tag(obstore.head(self._store, self._key(name)))
         return None
 
@@ -204,6 +209,7 @@ class ObjectFolder(Folder):
         wanted = self._key(name(first))
         after = wanted.rpartition(".")[0]
         with self._errors():
+            requests["list"] += 1
             for entry in chain.from_iterable(obstore.list(self._store, self._path, offset=after, chunk_size=1000)):
                 if entry["path"] == wanted:
                     tags.append(_tag(entry))
@@ -220,6 +226,7 @@ class ObjectFolder(Folder):
 
     def _list(self, path: str) -> Any:
         with self._errors(path):
+            requests["list"] += 1
             return obstore.list_with_delimiter(self._store, self._key(path).rstrip("/") or None)
 
     def _key(self, name: str) -> str:

@@ -9,9 +9,9 @@ from .commits import (
     Commit,
     Files,
     checkpoint_version,
-    checksum_table_id,
     commit_name,
     commit_version,
+    parse_checksum,
     parse_commit,
     snapshot,
 )
@@ -33,14 +33,19 @@ class _Known:
     needed: list[Position] = field(default_factory=list)  # the consumers' positions since then
     id: str | None = None
     id_at: int = -1  # the version up to which that id is certain
+    retention: float | None = None  # seconds, as the same metadata says
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last version of a table, and when it was committed, in Unix time; None while its file is unreadable."""
+    """The last version of a table, and when it was committed, in Unix time; None while its file is unreadable.
+
+    `retention` is after how many seconds its log may be cleaned up; None if never, or if that is unknown.
+    """
 
     version: int
     timestamp: float | None
+    retention: float | None = None
 
 
 class Table:
@@ -85,7 +90,7 @@ class Table:
             if error.reason in ("permission", "store"):
                 raise
             timestamp = None
-        return Head(known.head, timestamp)
+        return Head(known.head, timestamp, known.retention)
 
     def lag(self, batch: Batch, reads: Reads) -> tuple[Backlog, WatchError | None]:
         """Return the backlog of a consumer up to the head that was found last, and why a part of it is unknown.
@@ -178,9 +183,9 @@ class Table:
         for version, file in zip(missing, self._log.read_all(map(commit_name, missing)), strict=True):
             known.commits[version] = self._parse(version, file)
             known.present.add(version)
-            table_id = known.commits[version].table_id
-            if table_id and version > known.id_at:
-                known.id, known.id_at = table_id, version
+            commit = known.commits[version]
+            if commit.table_id and version > known.id_at:
+                known.id, known.id_at, known.retention = commit.table_id, version, commit.retention
         return {version: known.commits[version] for version in versions}
 
     def _parse(self, version: int, file: File | FileNotFoundError) -> Commit:
@@ -231,36 +236,35 @@ class Table:
         # Delta writes a checksum with the table's metadata after each commit. Other writers may not.
         for version in (known.head, known.head - 1):
             try:
-                table_id = checksum_table_id(self._log.read(f"{version:020d}.crc").content)
+                table_id, retention = parse_checksum(self._log.read(f"{version:020d}.crc").content)
             except FileNotFoundError:
                 continue
             if table_id and version > known.id_at:
-                known.id, known.id_at = table_id, version
+                known.id, known.id_at, known.retention = table_id, version, retention
                 return
         if known.id is None:
             with suppress(FileNotFoundError):
-                first = self._metadata_in(0, known)
-                if first in wanted:
-                    known.id, known.id_at = first, 0
+                first = self._commit(0, known)
+                if first.table_id in wanted:
+                    known.id, known.id_at, known.retention = first.table_id, 0, first.retention
                     return
         for version in range(known.head, known.id_at, -1):
             try:
-                table_id = self._metadata_in(version, known)
+                commit = self._commit(version, known)
             except FileNotFoundError:
                 break
-            if table_id:
-                known.id = table_id
+            if commit.table_id:
+                known.id, known.retention = commit.table_id, commit.retention
                 break
         known.id_at = known.head
 
-    def _metadata_in(self, version: int, known: _Known) -> str | None:
-        """Return the table's id if the commit of this version sets it.
+    def _commit(self, version: int, known: _Known) -> Commit:
+        """Return the commit of this version.
 
         Raises:
             FileNotFoundError: the commit is not in the log.
         """
-        known_commit = known.commits.get(version)
-        return (known_commit or self._parse(version, self._log.read(commit_name(version)))).table_id
+        return known.commits.get(version) or self._parse(version, self._log.read(commit_name(version)))
 
 
 def _first_commit(found: Collection[Position]) -> int:
