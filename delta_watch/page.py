@@ -95,7 +95,7 @@ def duration(seconds: float | None) -> str:
     for unit, size in UNITS.items():
         count, rest = divmod(rest, size)
         if count or parts or unit == "s":
-            parts.append(f"{count} {unit}" if count or not parts else "")
+            parts.append(f"{count} {unit}" if count or not parts else "")  # so that 1 day and 5 s is 1 day
     return " ".join(part for part in parts[:2] if part)
 
 
@@ -133,7 +133,7 @@ def _words(state: str) -> str:
 def _advice(lag: Lag) -> str:
     """Return why something is unknown, or what is urgent, and what to do."""
     if lag.message:
-        return f"{lag.message} ({lag.reason})"
+        return f"{lag.message[:1].upper()}{lag.message[1:]} ({lag.reason})"
     left = lag.retention_seconds
     if left is None or left >= SOON:
         return ""
@@ -151,11 +151,13 @@ def _row(lag: Lag) -> str:
         "backlog_bytes": size(lag.backlog_bytes),
         "backlog_rows": number(lag.backlog_rows),
     }
-    name = "<i>none</i>" if lag.consumer is None else escape(lag.consumer)
+    consumer = "<i>none</i>" if lag.consumer is None else escape(lag.consumer)
     return (
         f'<tr><td><span class="state {lag.state}{urgent}">{words(lag)}</span>'
-        f'<th scope="row">{name}{f"<p>{escape(advice)}</p>" if advice else ""}<td>{escape(lag.table)}'
-        + "".join(_number(COLUMNS[column], getattr(lag, column), cells[column]) for column in NUMBERS)
+        f'<th scope="row">{consumer}{f"<p>{escape(advice)}</p>" if advice else ""}<td>{escape(lag.table)}'
+        + "".join(
+            _number(COLUMNS[name], getattr(lag, name), cells[name]) for name in NUMBERS if lag.consumer is not None
+        )
     )
 
 

@@ -6,9 +6,9 @@ from delta_watch.commits import (
     UNKNOWN,
     Commit,
     checkpoint_version,
-    checksum_table_id,
     commit_name,
     commit_version,
+    parse_checksum,
     parse_commit,
     snapshot,
 )
@@ -18,6 +18,7 @@ from tests.helpers.handmade_tables import Action, add, commit_text, metadata, re
 import pytest
 
 MODIFIED = 1_700_000_000.5
+DAY = 86400
 
 
 def parse(*actions: Action) -> Commit:
@@ -131,7 +132,23 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
 
 
 def test_checksum_names_the_table_and_last_checkpoint_a_version() -> None:
-    assert checksum_table_id(b'{"metadata":{"id":"x"}}') == "x"
+    assert parse_checksum(b'{"metadata":{"id":"x"}}') == ("x", 30 * DAY)
     assert checkpoint_version(b'{"version":20,"size":7}') == 20
     for content in (b"", b"{}", b"[]", b'{"metadata":null}', b'{"version":null}'):
-        assert (checksum_table_id(content), checkpoint_version(content)) == (None, None)
+        assert (parse_checksum(content), checkpoint_version(content)) == ((None, None), None)
+
+
+@pytest.mark.parametrize(
+    ("properties", "seconds"),
+    [
+        ({}, 30 * DAY),
+        ({"delta.logRetentionDuration": "interval 30 days"}, 30 * DAY),
+        ({"delta.logretentionduration": " INTERVAL 1 week 1 Day 2 hours"}, 8 * DAY + 7200),
+        ({"delta.logRetentionDuration": "90 minutes"}, 5400),
+        ({"delta.logRetentionDuration": "a month"}, None),
+        ({"delta.logRetentionDuration": ""}, None),
+        ({"delta.logRetentionDuration": "1 day", "delta.enableExpiredLogCleanup": "false"}, None),
+    ],
+)
+def test_retention_of_the_log(properties: dict[str, str], seconds: int | None) -> None:
+    assert parse(metadata("x", **properties)).retention == seconds

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from delta_watch.config import SECTIONS, Config, read_config
+from delta_watch.config import SECTIONS, Config, read_config, read_configs
 from delta_watch.errors import DeltaWatchError
 from delta_watch.exporter import Server
 from delta_watch.watcher import Consumer, Discovery
@@ -139,6 +139,35 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
 )
 def test_mistake(tmp_path: Path, text: str, message: str) -> None:
     assert mistake(tmp_path, text) == message
+
+
+SEVERAL = 'interval = 30\n[web]\nport = 1\n[tables]\norders = "/data/orders"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("interval = 30\n" + CONSUMER.replace("fraud", "search"), None),
+        (SEVERAL.replace("30", "15"), None),
+        (SEVERAL.replace("30", "60"), "another configuration has a different interval; keep one of them"),
+        (SEVERAL.replace("1", "2"), "another configuration has a different web; keep one of them"),
+        (SEVERAL.replace("/data", "/lake"), "another configuration has a different table orders; rename one"),
+        (CONSUMER, "another configuration has a consumer fraud of /data/orders too; rename one"),
+    ],
+)
+def test_several_configurations(tmp_path: Path, text: str, message: str | None) -> None:
+    paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    for path, content in zip(paths, (SEVERAL + CONSUMER, text), strict=True):
+        path.write_text(content)
+    if message:
+        with pytest.raises(DeltaWatchError) as caught:
+            read_configs(paths)
+        assert str(caught.value) == f"{paths[1]}: {message}"
+    else:
+        config = read_configs(paths)
+        assert (config.interval, config.web.port) == (30, 1)
+        assert config.tables == {"orders": "/data/orders", "/data/orders": "/data/orders"}
+        assert [consumer.name for consumer in config.consumers] == re.findall('name = "(.*)"', CONSUMER + text)
 
 
 def test_line_is_that_of_the_right_section(tmp_path: Path) -> None:
