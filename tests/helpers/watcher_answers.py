@@ -41,7 +41,10 @@ def answers(now: float, rounds: int = 1, more: Iterable[TableState] = ()) -> Wat
     search = ConsumerState(
         Consumer("search", ORDERS, ""), Progress(batch, number=3, committed=now - 300), Backlog(4, 0, None, NOTHING, 0)
     )
-    lost = ConsumerState(Consumer("lost", VISITS, ""), error=WatchError("corrupt", "is not valid JSON"))
+    lost = ConsumerState(
+        Consumer("lost", VISITS, ""),
+        error=WatchError("corrupt", "/jobs/lost/offsets/7 is not a batch; restore the checkpoint if this persists"),
+    )
     watcher: Any = SimpleNamespace(
         states=[
             TableState(VISITS, Head(9, now - 100, retention=86400), (fraud, lost)),
@@ -59,7 +62,11 @@ def answers(now: float, rounds: int = 1, more: Iterable[TableState] = ()) -> Wat
 def behind(table: str, names: Iterable[str], now: float) -> TableState:
     """Return a table whose consumers are behind by 1, 2, 3 … versions, which are as many minutes old."""
     states = [
-        ConsumerState(Consumer(name, table, ""), None, Backlog(9 - number, number, now - 60 * number, NOTHING, 0))
+        ConsumerState(
+            Consumer(name, table, ""),
+            None,
+            Backlog(9 - number, number, now - 60 * number, Amount(number, 1234 * number, 56 * number), 0),
+        )
         for number, name in enumerate(names, 1)
     ]
     return TableState(table, Head(9, now), tuple(states))

@@ -2,6 +2,7 @@
 
 import re
 
+from delta_watch.page import SOON
 from demo.stack import ALERT, LAG, REAL, ROOT
 from tests.helpers.grafana_files import (
     ALERTING,
@@ -84,7 +85,7 @@ def test_colors_of_delta_consumers_change_at_the_thresholds_of_the_alerts() -> N
     assert last["Lag now"] - 1 == last["Lag in versions"] == int(limits["DeltaConsumerBehind"])
     assert last["Lag in time now"] == last["Lag in time"] == int(limits["DeltaConsumerLate"])
     assert last["Running batch"] == int(limits["DeltaConsumerBatchTooLong"])
-    assert last["Until the log is cleaned up"] == int(limits["DeltaConsumerRetention"])
+    assert SOON == last["Until the log is cleaned up"] == int(limits["DeltaConsumerRetention"])
     assert last["Watcher"] == int(limits["DeltaWatcherStuck"])
     # A threshold above the axis is not drawn.
     dashed = {panel["title"] for panel in CONSUMERS["panels"] if "dashed line" in panel["description"]}

@@ -1,16 +1,13 @@
 """The page, in Chromium: its lines, filter and order, with JavaScript and without, light and dark, on a phone."""
 
-import re
 import shutil
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIServer
 
 from delta_watch.exporter import Server, WatcherCollector, serve
-from delta_watch.page import ROWS, SOON, duration, size
+from delta_watch.page import ROWS, duration, size
 from tests.helpers.watcher_answers import ORDERS, VISITS, answers, behind
 
 import pytest
@@ -74,11 +71,12 @@ def test_worst_first_in_words_and_numbers(page: Page) -> None:
     shown = SCRIPT.replace("\udce9", "?")
     assert names(page) == ["fraud", "lost", "z", shown, "x", "search"]
     fraud = (
-        "fraud\nThe log that it still needs may be cleaned up in 22 h 53 min; let it catch up, or raise "
+        "fraud\n\nThe log that it still needs may be cleaned up in 22 h 53 min; let it catch up, or raise "
         "delta.logRetentionDuration"
     )
     assert cells(page, "fraud") == ["behind, 1 rewrite", fraud, VISITS, "3", "1 h 6 min", "5", "4.1 kB", "9"]
-    assert cells(page, "lost") == ["unknown", "lost\nIs not valid JSON (corrupt)", VISITS, *["?"] * 5]
+    lost = "lost\n\n/jobs/lost/offsets/7 is not a batch; restore the checkpoint if this persists (corrupt)"
+    assert cells(page, "lost") == ["unknown", lost, VISITS, *["?"] * 5]
     assert cells(page, "search") == ["up to date", "search", ORDERS, "0", "0 s", "0", "0 B", "0"]
     assert page.title() == "1 unknown, 4 behind"
 
