@@ -18,8 +18,8 @@ try:
     from .config import Config, read_configs
     from .errors import DeltaWatchError
     from .exporter import VERSION, WatcherCollector, serve
-    from .lags import is_known, lags
     from .once import format_json, format_table
+    from .summary import is_known, lags
     from .watcher import Watcher, logger
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {error.name} is not installed; run pip install 'lag-detector[watch]'.")

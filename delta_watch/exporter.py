@@ -19,8 +19,8 @@ from prometheus_client.exposition import gzip_accepted
 from prometheus_client.registry import Collector
 
 from . import page
-from .lags import lag_seconds, lags, retention_seconds, running_seconds
 from .store import requests
+from .summary import lag_seconds, lags, retention_seconds, running_seconds
 from .watcher import ConsumerState, TableState, Text, Watcher
 
 CLIENT_TIMEOUT = 10  # seconds until a client that sends nothing is disconnected

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from .lags import UNKNOWN, Lag, number, words
+from .summary import UNKNOWN, Lag, number, words
 
 COLUMNS = ("consumer", "table", "head", "read", "versions", "seconds", "files", "bytes", "rows", "state")
 TEXT_COLUMNS = ("consumer", "table", "state")

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any, get_args
 from urllib.parse import urlencode
 
-from .lags import UNKNOWN, Lag, State, number, words
+from .summary import UNKNOWN, Lag, State, number, words
 
 TEMPLATE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 ROWS = 200  # on one page

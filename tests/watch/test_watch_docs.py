@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from delta_watch.config import read_config
 from delta_watch.errors import Reason
-from delta_watch.lags import State
 from delta_watch.once import JSON_FIELDS
+from delta_watch.summary import State
 from demo.stack import ROOT
 from tests.helpers.grafana_files import CONSUMERS
 
