@@ -16,13 +16,15 @@ from urllib.parse import urlencode
 
 from tutorial.script import run
 
+from delta_watch.exporter import Server, serve
 from demo.__main__ import QUERIES, Story, play
 from demo.stack import ALERT, REAL, Stack, local_stack, wait_for
 from lag_detector.errors import LagDetectorError
+from tests.helpers.watcher_answers import answers, behind
 
 import matplotlib.pyplot as plt
 from matplotlib.dates import DateFormatter
-from playwright.sync_api import FloatRect, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 ASSETS = Path(__file__).parent
 WIDTH, SCALE, MARGIN = 800, 2, 8  # in CSS pixels; PNG pixels per CSS pixel; in CSS pixels
@@ -124,6 +126,17 @@ class PhotographedStory(Story):
         figure.savefig(ASSETS / f"{name}.png")
 
 
+def page_of_the_watcher(browser: Browser) -> None:
+    """Take a picture of the watcher's page, with results that are made up."""
+    now = time.time()
+    clicks = behind("s3://lake/clicks", ["sessions", "search"], now)
+    httpd = serve(answers(now, more=[clicks]), Server(port=0))
+    page = browser.new_page(viewport={"width": 1100, "height": 100})
+    page.goto(f"http://127.0.0.1:{httpd.server_port}/")
+    page.screenshot(path=ASSETS / "watcher_page.png", full_page=True)
+    httpd.shutdown()
+
+
 def chromium() -> str:
     """Return the path of the browser.
 
@@ -149,6 +162,7 @@ def main() -> None:
         story = PhotographedStory(stack, Path(folder, "warehouse"), page)
         play(story)
         story.plot("alert_history")
+        page_of_the_watcher(browser)
     print(f"The pictures are in {ASSETS}.")
 
 

@@ -18,7 +18,7 @@ from tutorial.script import progress
 
 from benchmarks.measuring import LIMIT, RUNS, Run, Settings, in_turn, resident, table
 from delta_watch.commits import commit_name
-from delta_watch.exporter import Server, serve
+from delta_watch.exporter import Server, WatcherCollector, serve
 from delta_watch.watcher import Consumer, Watcher
 from lag_detector.errors import LagDetectorError
 
@@ -115,7 +115,7 @@ def main(folder: Path) -> None:
         commits.append(log / commit_name(state.head.version + 1))
         os.link(log / commit_name(state.head.version), commits[-1])
     busy, memory = seconds_of_a_round(watcher), resident(os.getpid())
-    url = f"http://127.0.0.1:{serve(watcher, Server(port=0)).server_port}/metrics"
+    url = f"http://127.0.0.1:{serve(WatcherCollector(watcher), Server(port=0)).server_port}/metrics"
     scrapes, size = [], 0
     for _ in range(4 * RUNS):
         start = time.monotonic()

@@ -1,10 +1,10 @@
 """How far a query has come, by the files in its checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import WatchError
 from .offsets import Batch, batch_numbers, parse_batch
-from .store import Folder
+from .store import Folder, Tag
 
 # Rounds between two looks at what rarely changes in a bucket, where each look costs: 2 minutes by default.
 RARE = 8
@@ -20,11 +20,15 @@ class Progress:
         last: the last finished batch, or why it is unknown.
         is_running: whether a later batch is planned. It runs, or it has died.
         planned: when that batch was planned, in Unix time; None if unknown.
+        number: the number of the last finished batch; None if it is unknown.
+        committed: when it was committed, in Unix time; None if unknown.
     """
 
     last: Batch | WatchError
     is_running: bool = False
     planned: float | None = None
+    number: int | None = None
+    committed: float | None = None
 
 
 class Checkpoint:
@@ -40,7 +44,7 @@ class Checkpoint:
         self._offsets, self._commits = folder.child("offsets"), folder.child("commits")
         self._batches: dict[str, Batch | WatchError] = {}
         self._number = -1  # of the last finished batch
-        self._tags: dict[str, str | None] = {}  # of the files that say so
+        self._tags: dict[str, Tag | None] = {}  # of the files that say so
         self._progress = Progress(WatchError("missing", ""))
         self._skips = False  # whether batches are missing, as with asynchronous progress tracking
         self._still = 0  # rounds without a change
@@ -99,13 +103,16 @@ class Checkpoint:
             batch = await self._batch(following, tags, used)
             planned = batch.planned if isinstance(batch, Batch) else None  # Spark may still be writing it
         progress = Progress(last, is_running, planned)
+        if isinstance(last, Batch):
+            committed = tags[f"commits/{number}"]
+            progress = replace(progress, number=number, committed=committed.modified if committed else None)
         if (number, progress) != (self._number, self._progress):
             self._still = 0
         self._number, self._tags, self._progress, self._batches = number, tags, progress, used
         return None
 
     async def _batch(
-        self, number: int, tags: dict[str, str | None], used: dict[str, Batch | WatchError]
+        self, number: int, tags: dict[str, Tag | None], used: dict[str, Batch | WatchError]
     ) -> Batch | WatchError | None:
         """Return a planned batch, or why it cannot be understood, or None if it is missing."""
         # With the tag, because a new checkpoint counts its batches from 0 again.

@@ -1,5 +1,6 @@
 """Parse the commits in a table's `_delta_log`: the files that each one adds, and whether it removes rows."""
 
+import re
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from msgspec import MsgspecError, Struct, json
 from .errors import WatchError
 
 UNKNOWN = -1  # rows of a file without statistics
+# `delta.logRetentionDuration` is an interval of Spark SQL, such as "interval 30 days" or "1 week 12 hours".
+_LOG_RETENTION = "interval 30 days"
+_SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
+_PERIOD = rf"\s*(\d+)\s*({'|'.join(_SECONDS)})s?"
 CATALOG_MANAGED = {"catalogManaged", "catalogOwned-preview"}  # the table feature, and its name in Delta 4.0
 NO_ROWS_CHANGED = dict.fromkeys(("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted"), "0")
 
@@ -46,16 +51,16 @@ class Commit:
         added: the added files, without those that only rearrange rows (`dataChange: false`).
         changed: what a stream of the change feed reads; the same object as `added` if nothing was removed.
         rewrites: whether the commit also removes rows.
-        table_id: the table's id, if the commit sets the table's metadata.
-        catalog_managed: whether a catalog manages the table, if the commit sets its protocol.
+        metadata: the table's metadata, if the commit sets it.
+        protocol: the table's protocol, if the commit sets it.
     """
 
     timestamp: float
     added: Files
     changed: Files
     rewrites: bool
-    table_id: str | None
-    catalog_managed: bool | None
+    metadata: "Metadata | None"
+    protocol: "Protocol | None"
 
 
 class _Vector(Struct):
@@ -63,6 +68,10 @@ class _Vector(Struct):
     pathOrInlineDv: str
     cardinality: int
     offset: int | None = None
+
+
+class _Stats(Struct):
+    numRecords: int | None = None
 
 
 class DataFile(Struct):
@@ -73,7 +82,7 @@ class DataFile(Struct):
     dataChange: bool = False
     modificationTime: int = 0
     stats: Any = None
-    numRecords: int | None = None  # in a checkpoint, out of `stats_parsed`
+    stats_parsed: _Stats | None = None  # in a checkpoint
     deletionVector: _Vector | None = None
 
     @property
@@ -89,14 +98,10 @@ class DataFile(Struct):
         try:
             rows = json.decode(self.stats, type=_Stats).numRecords
         except (MsgspecError, TypeError):  # none, null or cut off
-            rows = self.numRecords
+            rows = self.stats_parsed.numRecords if self.stats_parsed else None
         if not isinstance(rows, int):
             return UNKNOWN
         return rows - self.deletionVector.cardinality if self.deletionVector else rows
-
-
-class _Stats(Struct):
-    numRecords: int | None = None
 
 
 class _Info(Struct):
@@ -105,15 +110,32 @@ class _Info(Struct):
     operationMetrics: Any = None
 
 
-class _Metadata(Struct):
+class Metadata(Struct):
+    """A table's id and properties."""
+
     id: str
+    configuration: dict[str, str] | None = None
+
+    @property
+    def retention(self) -> float | None:
+        """After how many seconds a commit may be cleaned up; None if never, or if that is unknown."""
+        properties = {key.lower(): value.lower() for key, value in (self.configuration or {}).items()}
+        if properties.get("delta.enableexpiredlogcleanup") == "false":
+            return None
+        text = properties.get("delta.logretentionduration", _LOG_RETENTION)
+        if not re.fullmatch(rf"(\s*interval\s)?({_PERIOD})+\s*", text):
+            return None
+        return sum(int(count) * _SECONDS[unit] for count, unit in re.findall(_PERIOD, text))
 
 
-class _Protocol(Struct):
+class Protocol(Struct):
+    """The features that a table's writers need."""
+
     writerFeatures: list[str] | None = None
 
     @property
     def catalog_managed(self) -> bool:
+        """Whether a catalog commits to the table."""
         return not CATALOG_MANAGED.isdisjoint(self.writerFeatures or ())
 
 
@@ -128,14 +150,16 @@ class Action(Struct):
     remove: DataFile | None = None
     cdc: DataFile | None = None
     commitInfo: _Info | None = None
-    metaData: _Metadata | None = None
-    protocol: _Protocol | None = None
+    metaData: Metadata | None = None
+    protocol: Protocol | None = None
     sidecar: _Sidecar | None = None
 
 
-class _Checksum(Struct):
-    metadata: _Metadata | None = None
-    protocol: _Protocol | None = None
+class Checksum(Struct):
+    """What the checksum file of a version says of the table."""
+
+    metadata: Metadata | None = None
+    protocol: Protocol | None = None
 
 
 class _Hint(Struct):
@@ -151,8 +175,8 @@ class CommitParser:
     def __init__(self) -> None:
         self._added, self._changed, self._cdc = Files(), Files(), Files()
         self._info: _Info | None = None
-        self._metadata: _Metadata | None = None
-        self._protocol: _Protocol | None = None
+        self._metadata: Metadata | None = None
+        self._protocol: Protocol | None = None
         self._rewrites, self._is_empty = False, True
 
     def add_line(self, line: bytes) -> None:
@@ -201,8 +225,8 @@ class CommitParser:
             added=self._added,
             changed=changed,
             rewrites=self._rewrites,
-            table_id=self._metadata.id if self._metadata else None,
-            catalog_managed=self._protocol.catalog_managed if self._protocol else None,
+            metadata=self._metadata,
+            protocol=self._protocol,
         )
 
 
@@ -216,14 +240,12 @@ def commit_version(name: str) -> int | None:
     return int(name[:20]) if len(name) == 25 and name.endswith(".json") and name[:20].isdigit() else None
 
 
-def parse_checksum(content: bytes) -> tuple[str | None, bool | None]:
-    """Return the table's id from the checksum that Delta writes with a commit, and whether a catalog manages it."""
+def parse_checksum(content: bytes) -> Checksum:
+    """Parse the checksum file that Delta writes with a commit. Nothing is known of the table if it is damaged."""
     try:
-        checksum = json.decode(content, type=_Checksum)
+        return json.decode(content, type=Checksum)
     except MsgspecError:
-        return None, None
-    metadata, protocol = checksum.metadata, checksum.protocol
-    return metadata.id if metadata else None, protocol.catalog_managed if protocol else None
+        return Checksum()
 
 
 def checkpoint_version(content: bytes) -> int | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
@@ -54,6 +55,37 @@ EXPECTED = {
 }
 
 
+def read_configs(paths: Sequence[Path]) -> Config:
+    """Read all of these as one configuration.
+
+    Raises:
+        DeltaWatchError: one has a mistake, or they contradict each other.
+    """
+    whole, *others = map(read_config, paths)
+    for path, config in zip(paths[1:], others, strict=True):
+        for key in ("interval", "time_limit", "discovery_interval", "web"):
+            values = {getattr(whole, key), getattr(config, key), default := getattr(Config(), key)} - {default}
+            if len(values) > 1:
+                raise DeltaWatchError(f"{path}: another configuration has a different {key}; keep one of them")
+            whole = replace(whole, **{key: next(iter(values), default)})
+        for name in whole.tables.keys() & config.tables.keys():
+            if whole.tables[name] != config.tables[name]:
+                raise DeltaWatchError(f"{path}: another configuration has a different table {name}; rename one")
+        for table, name in {_label(consumer) for consumer in whole.consumers} & set(map(_label, config.consumers)):
+            raise DeltaWatchError(f"{path}: another configuration has a consumer {name} of {table} too; rename one")
+        whole = replace(
+            whole,
+            tables=whole.tables | config.tables,
+            consumers=whole.consumers + config.consumers,
+            discoveries=whole.discoveries + config.discoveries,
+        )
+    return whole
+
+
+def _label(consumer: Consumer) -> tuple[str, str]:
+    return consumer.table, consumer.name
+
+
 def read_config(path: Path) -> Config:
     """Read a configuration. Relative paths in it start at its own folder.
 
@@ -63,16 +95,18 @@ def read_config(path: Path) -> Config:
     return _File(path, _read(path, f"the configuration {path}")).config()
 
 
-def shard(config: Config, text: str) -> Config:
+def shard(config: Config, text: str | None) -> Config:
     """Return what one of several watchers that share a configuration watches: the tables whose names hash to it.
 
     Args:
         config: the whole configuration.
-        text: which one of how many, such as `0/3`, `1/3` and `2/3`.
+        text: which one of how many, such as `0/3`, `1/3` and `2/3`; None for all of it.
 
     Raises:
         DeltaWatchError: the text has another form.
     """
+    if text is None:
+        return config
     number, shards = map(int, text.split("/")) if re.fullmatch(r"\d+/\d+", text) else (0, 0)
     if number >= shards:
         raise DeltaWatchError(f"--shard must be from 0/N to N-1/N, such as 0/3, not {text}")

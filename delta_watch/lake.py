@@ -105,7 +105,7 @@ def _may_enter(name: str, is_table: bool) -> bool:
 
 
 def _latest_runs(checkpoints: Collection[str]) -> list[str]:
-    """Return the checkpoints without those of earlier runs: a full refresh of a pipeline starts `FLOW/1` after `FLOW/0`."""
+    """Return those of the latest runs: a full refresh of a pipeline starts `FLOW/1` after `FLOW/0`."""
     runs: defaultdict[str, list[str]] = defaultdict(list)
     for path in checkpoints:
         runs[_without_run(path)].append(path)

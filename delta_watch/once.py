@@ -1,46 +1,24 @@
-"""Show the last results as a table for people."""
+"""Print the last results: as a table for people, or as JSON for scripts."""
 
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Iterable
 
-from .exporter import lag_seconds
-from .watcher import ConsumerState, TableState
+from .summary import UNKNOWN, Lag, number, words
 
 COLUMNS = ("consumer", "table", "head", "read", "versions", "seconds", "files", "bytes", "rows", "state")
 TEXT_COLUMNS = ("consumer", "table", "state")
-UNKNOWN = "?"
+JSON_FIELDS = Lag._fields[: Lag._fields.index("reason") + 1]
 NO_CONSUMER = "-"
 
 
-def is_known(states: Iterable[TableState], discovered: Collection[str] = ()) -> bool:
-    """Return whether all lags are known, and each discovery has found a consumer.
-
-    Args:
-        states: what is known of the tables.
-        discovered: the names of the tables whose consumers were to be discovered.
-    """
-    return all(
-        not table.error
-        and not any(state.error for state in table.consumers)
-        and (table.consumers or table.name not in discovered)
-        for table in states
-    )
+def format_json(lags: Iterable[Lag]) -> str:
+    """Return an object for each line, with null for what is unknown."""
+    return json.dumps({"consumers": [{name: getattr(lag, name) for name in JSON_FIELDS} for lag in lags]}, indent=2)
 
 
-def format_states(states: Iterable[TableState], now: float) -> str:
-    """Return a line for each consumer, and one for each table without any.
-
-    Args:
-        states: what is known of the tables.
-        now: Unix time.
-    """
-    lines: list[tuple[str, ...]] = [COLUMNS]
-    for table in states:
-        head = _number(table.head.version if table.head else None)
-        if not table.consumers:
-            reason = table.error.reason if table.error else "no consumer"
-            lines.append((NO_CONSUMER, table.name, head, *[""] * 6, reason))
-        for state in table.consumers:
-            lines.append((state.consumer.name, table.name, head, *_lag(state, now), _verdict(state)))
+def format_table(lags: Iterable[Lag]) -> str:
+    """Return a table."""
+    lines = [COLUMNS, *map(_line, lags)]
     columns = [
         [cell.ljust(width) if name in TEXT_COLUMNS else cell.rjust(width) for cell in cells]
         for name, *cells in zip(COLUMNS, *lines, strict=True)
@@ -49,28 +27,10 @@ def format_states(states: Iterable[TableState], now: float) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
-def _lag(state: ConsumerState, now: float) -> list[str]:
-    backlog = state.backlog
-    if backlog is None:
-        return [UNKNOWN] * 6
-    seconds = lag_seconds(state, now)
-    return [
-        str(backlog.version) if backlog.version >= 0 else "none",
-        _number(backlog.versions),
-        _number(None if seconds is None else round(seconds)),
-        *map(_number, backlog.amount or (None, None, None)),
-    ]
-
-
-def _verdict(state: ConsumerState) -> str:
-    if state.error or not state.backlog:
-        return state.error.reason if state.error else UNKNOWN
-    backlog = state.backlog
-    verdict = "first read" if backlog.version < 0 else "behind" if backlog.versions else "up to date"
-    if backlog.rewrites:
-        verdict += f", {backlog.rewrites} rewrite{'s' if backlog.rewrites > 1 else ''}"
-    return verdict
-
-
-def _number(number: int | None) -> str:
-    return UNKNOWN if number is None else f"{number:,}"
+def _line(lag: Lag) -> tuple[str, ...]:
+    numbers = (lag.lag_versions, lag.lag_seconds, lag.backlog_files, lag.backlog_bytes, lag.backlog_rows)
+    verdict = lag.reason or words(lag)
+    if lag.consumer is None:
+        return (NO_CONSUMER, lag.table, number(lag.table_version), *[""] * (len(numbers) + 1), verdict)
+    read = "none" if lag.version == -1 else UNKNOWN if lag.version is None else str(lag.version)
+    return (lag.consumer, lag.table, number(lag.table_version), read, *map(number, numbers), verdict)

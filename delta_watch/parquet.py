@@ -43,16 +43,18 @@ def parquet_actions(file: IO[bytes]) -> Iterator[Action]:
     file.seek(0)
     for batch in read_parquet(file):
         for kind in FIELDS.keys() & set(batch.schema.names):
-            columns = {path[-1]: _column(batch[kind], path) for path in FIELDS[kind]}
-            known = {name: _values(name, column) for name, column in columns.items() if column is not None}
+            columns = {path: _column(batch[kind], path) for path in FIELDS[kind]}
+            known = {path[0]: _values(path, column) for path, column in columns.items() if column is not None}
             for values in zip(*known.values(), strict=True):
                 if values[0] is not None:
                     yield convert({kind: dict(zip(known, values, strict=True))}, Action)
 
 
-def _values(name: str, column: Array) -> list[Any]:
+def _values(path: tuple[str, ...], column: Array) -> list[Any]:
     values = list(column.to_pylist())
-    return [each and dict(each) for each in values] if name == "configuration" else values
+    if path == ("configuration",):  # a map
+        return [pairs and dict(pairs) for pairs in values]
+    return [{path[1]: value} for value in values] if path[1:] else values
 
 
 def _column(column: Array, path: tuple[str, ...]) -> Array | None:

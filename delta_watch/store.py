@@ -44,12 +44,18 @@ VARIABLES = {
 requests: Counter[str] = Counter()  # how many requests object stores got, by operation: head, get, list
 
 
+class Tag(NamedTuple):
+    """What changes if another file replaces this one, and when it was written, in Unix time."""
+
+    version: str
+    modified: float
+
+
 class File(NamedTuple):
-    """A file's content, its tag, and when it was written, in Unix time."""
+    """A file's content, and its tag."""
 
     content: bytes
-    tag: str
-    modified: float
+    tag: Tag
 
 
 class Folder(ABC):
@@ -101,15 +107,15 @@ class Folder(ABC):
         """Call a function that takes long, without holding up other folders."""
 
     @abstractmethod
-    async def tags(self, names: Sequence[str]) -> list[str | None]:
+    async def tags(self, names: Sequence[str]) -> list[Tag | None]:
         """Return what changes if another file replaces these, or None for each that is missing."""
 
-    async def tags_from(self, name: Callable[[int], str], first: int, most: int | None = None) -> list[str]:
+    async def tags_from(self, name: Callable[[int], str], first: int, most: int | None = None) -> list[Tag]:
         """Return the tags of the files with these numbered names, from `first` on up to the first that is missing.
 
         It asks for one, then for two, four, …: on average less than a listing costs.
         """
-        found: list[str] = []
+        found: list[Tag] = []
         at_once = 1
         while most is None or len(found) < most:
             start = first + len(found)
@@ -180,7 +186,7 @@ class LocalFolder(Folder):
     async def read(self, name: str) -> File:
         with self._errors(name), open(f"{self._path}/{name}", "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            return File(file.read(), _local_tag(status), status.st_mtime)
+            return File(file.read(), _local_tag(status))
 
     async def read_lines(self, name: str, take: Callable[[bytes], None]) -> float:
         with self._errors(name), open(f"{self._path}/{name}", "rb") as file:
@@ -199,10 +205,10 @@ class LocalFolder(Folder):
     async def in_thread(self, function: Callable[[], T]) -> T:
         return function()  # all of a local folder runs in a thread
 
-    async def tags(self, names: Sequence[str]) -> list[str | None]:
+    async def tags(self, names: Sequence[str]) -> list[Tag | None]:
         return [self._tag(name) for name in names]
 
-    def _tag(self, name: str) -> str | None:
+    def _tag(self, name: str) -> Tag | None:
         try:
             return _local_tag(os.stat(f"{self._path}/{name}"))
         except (FileNotFoundError, NotADirectoryError):
@@ -302,7 +308,7 @@ class ObjectFolder(Folder):
         async with self._request("get", name) as store:
             result = await self._answer(obstore.get_async(store, self._key(name)))
             content = bytes(await self._answer(result.bytes_async()))
-            return File(content, _object_tag(result.meta), result.meta["last_modified"].timestamp())
+            return File(content, _object_tag(result.meta))
 
     async def read_lines(self, name: str, take: Callable[[bytes], None]) -> float:
         rest = b""
@@ -327,13 +333,13 @@ class ObjectFolder(Folder):
         async with self._request("head", ""):
             return await asyncio.to_thread(function)
 
-    async def tags(self, names: Sequence[str]) -> list[str | None]:
+    async def tags(self, names: Sequence[str]) -> list[Tag | None]:
         return await asyncio.gather(*map(self._tag, names))
 
     async def at_once(self, ask: Callable[[A], Awaitable[T]], subjects: Sequence[A]) -> list[T | BaseException]:
         return await asyncio.gather(*map(ask, subjects), return_exceptions=True)
 
-    async def _tag(self, name: str) -> str | None:
+    async def _tag(self, name: str) -> Tag | None:
         with suppress(FileNotFoundError):
             async with self._request("head", name) as store:
                 return _object_tag(await self._answer(obstore.head_async(store, self._key(name))))
@@ -401,13 +407,13 @@ class ObjectFolder(Folder):
         return WatchError("store", f"{location} cannot be read ({_without_secrets(error)})")
 
 
-def _local_tag(status: os.stat_result) -> str:
+def _local_tag(status: os.stat_result) -> Tag:
     # Without the inode: some network file systems have another one at each look.
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return Tag(f"{status.st_size} {status.st_mtime_ns}", status.st_mtime)
 
 
-def _object_tag(entry: Any) -> str:
-    return f"{entry['e_tag']} {entry['size']} {entry['last_modified'].timestamp()}"
+def _object_tag(entry: Any) -> Tag:
+    return Tag(f"{entry['e_tag']} {entry['size']}", entry["last_modified"].timestamp())
 
 
 def _without_secrets(error: BaseException) -> str:

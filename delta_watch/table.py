@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from .checkpoint import PASSING, RARE
 from .commits import (
+    Checksum,
     Commit,
     CommitParser,
     Files,
+    Metadata,
     checkpoint_version,
     commit_name,
     commit_version,
@@ -15,7 +17,7 @@ from .commits import (
 )
 from .errors import WatchError
 from .snapshots import find_in_checkpoint, read_snapshot
-from .store import FILES_AT_ONCE, Folder
+from .store import FILES_AT_ONCE, Folder, Tag
 
 PERSISTS = "restore it if this persists"
 
@@ -25,21 +27,28 @@ class _Known:
     """What is known of a table until it is created again."""
 
     head: int
-    tag: str  # of the head's file
+    tag: Tag  # of the head's file
     commits: dict[int, Commit] = field(default_factory=dict)
     snapshots: dict[int, Files | None] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)  # versions seen in the log since the last look
-    id: str | None = None
-    id_at: int = -1  # the version up to which that id is certain
+    metadata: Metadata | None = None
+    metadata_at: int = -1  # the version up to which that is certain
     is_catalog_managed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last version of a table, and when it was committed, in Unix time; None while its file is unreadable."""
+    """The last version of a table.
+
+    Args:
+        version: its number.
+        timestamp: when it was committed, in Unix time; None while its file is unreadable.
+        retention: seconds after which a commit of the table may be cleaned up; None if never, or if unknown.
+    """
 
     version: int
     timestamp: float | None
+    retention: float | None = None
 
 
 class Table:
@@ -97,12 +106,12 @@ class Table:
         """Return the head that was found last."""
         known = self._found
         try:
-            commits = await self.commits(known.head, known.head)
+            timestamp = (await self.commits(known.head, known.head))[known.head].timestamp
         except WatchError as error:
             if error.reason in PASSING:
                 raise
-            return Head(known.head, None)
-        return Head(known.head, commits[known.head].timestamp)
+            timestamp = None
+        return Head(known.head, timestamp, known.metadata.retention if known.metadata else None)
 
     async def commits(self, first: int, last: int) -> dict[int, Commit]:
         """Return these commits, by version.
@@ -147,24 +156,21 @@ class Table:
         """
         known = self._found
         await self.head()  # its commit may set the id
-        if known.id_at < known.head and known.id not in wanted:
-            await self._find_id(wanted, known)
-        return known.id
+        if known.metadata_at < known.head and not (known.metadata and known.metadata.id in wanted):
+            await self._find_metadata(wanted, known)
+        return known.metadata.id if known.metadata else None
 
     async def is_catalog_managed(self) -> bool:
         """Return whether a catalog commits to the table, which may publish a version in the log later."""
         known = self._found
         if known.is_catalog_managed is None:
-            _, known.is_catalog_managed = await self._checksum(known.head)
-            for version in range(known.head, -1, -1):
-                if known.is_catalog_managed is not None:
-                    break
+            protocol, version = (await self._checksum(known.head)).protocol, known.head
+            while protocol is None and version >= 0:
                 try:
-                    known.is_catalog_managed = (await self._commit(version, known)).catalog_managed
+                    protocol, version = (await self._commit(version, known)).protocol, version - 1
                 except FileNotFoundError:
-                    protocol = await find_in_checkpoint(self._log, version, "protocol")
-                    known.is_catalog_managed = bool(protocol and protocol.catalog_managed)
-            known.is_catalog_managed = bool(known.is_catalog_managed)
+                    protocol, version = await find_in_checkpoint(self._log, version, "protocol"), -1
+            known.is_catalog_managed = bool(protocol and protocol.catalog_managed)
         return known.is_catalog_managed
 
     def forget(self, first: int, snapshots: set[int]) -> None:
@@ -228,34 +234,34 @@ class Table:
                 raise
             raise WatchError(error.reason, f"{self._log}/{commit_name(version)} {error}") from None
         known = self._found
-        if commit.table_id and version > known.id_at:
-            known.id, known.id_at = commit.table_id, version
+        if commit.metadata and version > known.metadata_at:
+            known.metadata, known.metadata_at = commit.metadata, version
         return commit
 
     async def _commit(self, version: int, known: _Known) -> Commit:
         return known.commits.get(version) or await self._read_commit(version)
 
-    async def _checksum(self, version: int) -> tuple[str | None, bool | None]:
+    async def _checksum(self, version: int) -> Checksum:
         try:
             return parse_checksum((await self._log.read(f"{version:020d}.crc")).content)
         except FileNotFoundError:
-            return None, None
+            return Checksum()
 
-    async def _find_id(self, wanted: set[str], known: _Known) -> None:
+    async def _find_metadata(self, wanted: set[str], known: _Known) -> None:
         # Delta writes a checksum with the table's metadata after each commit. Other writers may not.
         for version in (known.head, known.head - 1):
-            if version > known.id_at and (table_id := (await self._checksum(version))[0]):
-                known.id, known.id_at = table_id, version
+            if version > known.metadata_at and (metadata := (await self._checksum(version)).metadata):
+                known.metadata, known.metadata_at = metadata, version
                 return
         with suppress(FileNotFoundError):
-            if known.id is None and (await self._commit(0, known)).table_id in wanted:
+            first = None if known.metadata else (await self._commit(0, known)).metadata
+            if first and first.id in wanted:
                 return
-        for version in range(known.head, known.id_at, -1):
+        for version in range(known.head, known.metadata_at, -1):
             try:
-                if (await self._commit(version, known)).table_id:
+                if (await self._commit(version, known)).metadata:
                     break
             except FileNotFoundError:
-                metadata = await find_in_checkpoint(self._log, version, "metaData")
-                known.id = metadata.id if metadata else known.id
+                known.metadata = await find_in_checkpoint(self._log, version, "metaData") or known.metadata
                 break
-        known.id_at = known.head
+        known.metadata_at = known.head

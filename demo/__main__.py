@@ -17,7 +17,7 @@ from typing import IO, TypeVar
 from tutorial.script import run
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from delta_watch.exporter import running_seconds
+from delta_watch.summary import running_seconds
 from delta_watch.watcher import Consumer, ConsumerState, Watcher
 from demo.compose import any_stack
 from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, last_line, wait_for

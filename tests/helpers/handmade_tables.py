@@ -40,8 +40,8 @@ def _file(path: str, size: int, fields: Action) -> Action:
     return {"path": path, "size": size, "dataChange": True, **({"deletionVector": vector} if deleted else {})}
 
 
-def metadata(table_id: str) -> Action:
-    return {"metaData": {"id": table_id, "schemaString": "{}", "configuration": {}}}
+def metadata(table_id: str, **properties: str) -> Action:
+    return {"metaData": {"id": table_id, "schemaString": "{}", "configuration": properties}}
 
 
 def commit_text(actions: Sequence[Action]) -> str:

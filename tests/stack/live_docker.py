@@ -10,7 +10,7 @@ from typing import Any
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from delta_watch.exporter import Server, serve
+from delta_watch.exporter import Server, WatcherCollector, serve
 from delta_watch.watcher import Consumer, Watcher
 from demo.compose import PROJECT, WITHOUT_GRAFANA
 from demo.stack import COMPRESSED, LAG, ROOT, Stack, wait_for
@@ -146,7 +146,7 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
     prometheus = container("prometheus")
     hosts = docker("exec", prometheus["Id"], "cat", "/etc/hosts")
     (host,) = [line.split()[0] for line in hosts.splitlines() if line.endswith("host.docker.internal")]
-    server = serve(watcher, Server(address=host, port=0))
+    server = serve(WatcherCollector(watcher), Server(address=host, port=0))
     try:
         (mount,) = [m for m in prometheus["Mounts"] if m["Destination"] == "/etc/prometheus"]
         target = f'- targets: ["host.docker.internal:{server.server_port}"]\n'

@@ -2,6 +2,7 @@
 
 import re
 
+from delta_watch.page import SOON
 from demo.stack import ALERT, LAG, REAL, ROOT
 from tests.helpers.grafana_files import (
     ALERTING,
@@ -80,14 +81,15 @@ def test_colors_of_delta_consumers_change_at_the_thresholds_of_the_alerts() -> N
     defaults = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in CONSUMERS["panels"]}
     stepped = {title: default["thresholds"]["steps"] for title, default in defaults.items() if "thresholds" in default}
     last = {title: steps[-1]["value"] for title, steps in stepped.items()}
-    limits = dict(re.findall(r"alert: (.+)\n +expr: .* > (\d+)\n", rules))
+    limits = dict(re.findall(r"alert: (.+)\n +expr: .* [<>] (\d+)\n", rules))
     assert last["Lag now"] - 1 == last["Lag in versions"] == int(limits["DeltaConsumerBehind"])
     assert last["Lag in time now"] == last["Lag in time"] == int(limits["DeltaConsumerLate"])
     assert last["Running batch"] == int(limits["DeltaConsumerBatchTooLong"])
+    assert SOON == last["Until the log is cleaned up"] == int(limits["DeltaConsumerRetention"])
     assert last["Watcher"] == int(limits["DeltaWatcherStuck"])
     # A threshold above the axis is not drawn.
     dashed = {panel["title"] for panel in CONSUMERS["panels"] if "dashed line" in panel["description"]}
-    assert dashed == {"Lag in versions", "Running batch", "Watcher"}
+    assert dashed == {"Lag in versions", "Until the log is cleaned up", "Running batch", "Watcher"}
     assert all(defaults[title]["custom"]["axisSoftMax"] > last[title] for title in dashed)
 
 

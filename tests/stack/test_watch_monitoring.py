@@ -20,7 +20,13 @@ RULES = yaml.safe_load((ROOT / "prometheus/rules/watch.yml").read_text())["group
 ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
 # promtool tests the waits.
 WITHOUT_WAITS = {**COMPRESSED, "for: 2m": "for: 0s", "for: 10m": "for: 0s", "interval: 1m": "interval: 1s"}
-AGES = ("Since the last commit: A", "Watcher: age")
+AGES = ("Since the last commit: A", "Watcher: age", "Configuration: age")
+RATES = (
+    "Failures by reason: A",
+    "Since the last batch: A",
+    "Requests and rounds: requests",
+    "Requests and rounds: rounds",
+)
 
 
 def ask(stack: Stack, path: str) -> Any:
@@ -60,13 +66,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_alerts_without_their_waits_fire_for_the_consumers_that_they_are_about(watched: Stack) -> None:
-    expected = ["BatchTooLong", "Behind", "Late", "Stalled", "Unknown"]
+    expected = ["BatchTooLong", "Behind", "Late", "Retention", "Stalled", "Unknown"]
     wait_until_equal(lambda: firing(watched), [f"DeltaConsumer{what}" for what in expected])
 
 
 def test_queries_of_the_dashboard_return_what_its_panels_promise(watched: Stack) -> None:
     expected: dict[str, list[float] | list[bool]] = {
-        "Alerts in Prometheus": [1.0] * 5,
+        "Alerts in Prometheus": [1.0] * 6,
         "Lag now: A": [0.0, 3.0],
         "Lag in time now: A": [0.0, 4000.0],
         "Time to catch up: A": [0.0, inf],  # the other one does not come closer
@@ -77,6 +83,14 @@ def test_queries_of_the_dashboard_return_what_its_panels_promise(watched: Stack)
         "Lag in versions: A": [0.0, 3.0],
         "Lag in time: A": [0.0, 4000.0],
         "Running batch: A": [0.0, 3700.0],
+        "Until the log is cleaned up: A": [82400.0],
+        "Since the last batch: A": [True, True],
+        "Batches: A": [0.0, 0.0],
+        "Requests and rounds: requests": [True],
+        "Requests and rounds: rounds": [True],
+        "Configuration: valid": [1.0],
+        "Configuration: age": [True],
+        "Configuration: version": [1.0],
         "Backlog in bytes: A": [0.0, 4096.0],
         "Backlog in rows: A": [0.0, 9.0],
         "Backlog in files: A": [0.0, 5.0],
@@ -92,7 +106,7 @@ def test_queries_of_the_dashboard_return_what_its_panels_promise(watched: Stack)
             for place, query in queries(CONSUMERS, table=".*", consumer=".*").items()
         }
         ages = {place: [0 <= age < 600 for age in found[place]] for place in AGES}
-        return {**found, **ages, "Failures by reason: A": [rate > 0 for rate in found["Failures by reason: A"]]}
+        return {**found, **ages, **{place: [rate > 0 for rate in found[place]] for place in RATES}}
 
     wait_until_equal(shown, expected)
 

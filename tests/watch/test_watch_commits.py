@@ -4,7 +4,9 @@ import json
 
 from delta_watch.commits import (
     UNKNOWN,
+    Checksum,
     Commit,
+    Metadata,
     checkpoint_version,
     commit_name,
     commit_version,
@@ -15,6 +17,7 @@ from tests.helpers.handmade_tables import Action, add, commit_text, metadata, pa
 
 import pytest
 
+DAY = 86400
 MODIFIED = 1_700_000_000.5
 
 
@@ -71,11 +74,10 @@ def test_change_feed_skips_a_merge_that_changes_no_row(updated: str | None, read
     assert list(parse(info, remove("a"), add("b")).changed.sizes) == read
 
 
-def test_commit_time_and_table_id() -> None:
+def test_commit_time() -> None:
     assert parse({"commitInfo": {"timestamp": 5, "inCommitTimestamp": 1500}}).timestamp == 1.5
     assert parse({"commitInfo": {"timestamp": 5}}).timestamp == MODIFIED
     assert parse(add("a")).timestamp == MODIFIED
-    assert (parse(metadata("x")).table_id, parse(add("a")).table_id) == ("x", None)
 
 
 def test_change_feed_reads_its_own_files_or_else_all_that_were_added_and_removed() -> None:
@@ -140,11 +142,29 @@ def test_snapshot_keeps_a_file_apart_from_itself_with_another_deletion_vector() 
     assert list(snapshot(commit_text(actions).encode() for actions in commits).rows) == [7]
 
 
-def test_checksum_names_the_table_and_its_protocol_and_last_checkpoint_a_version() -> None:
-    assert parse_checksum(b'{"metadata":{"id":"x"}}') == ("x", None)
+def test_checksum_has_metadata_and_protocol_and_last_checkpoint_a_version() -> None:
     for features, managed in ([], False), (["catalogOwned-preview"], True), (["catalogManaged"], True):
         content = json.dumps({"metadata": {"id": "x"}, "protocol": {"writerFeatures": features}}).encode()
-        assert parse_checksum(content) == ("x", managed)
+        checksum = parse_checksum(content)
+        assert (checksum.metadata, checksum.protocol and checksum.protocol.catalog_managed) == (Metadata("x"), managed)
     assert checkpoint_version(b'{"version":20,"size":7}') == 20
     for content in (b"", b"{}", b"[]", b'{"metadata":null}', b'{"version":null}'):
-        assert (parse_checksum(content), checkpoint_version(content)) == ((None, None), None)
+        assert (parse_checksum(content), checkpoint_version(content)) == (Checksum(), None)
+
+
+@pytest.mark.parametrize(
+    ("properties", "seconds"),
+    [
+        ({}, 30 * DAY),
+        ({"delta.logRetentionDuration": "interval 30 days"}, 30 * DAY),
+        ({"delta.logretentionduration": " INTERVAL 1 week 1 Day 2 hours"}, 8 * DAY + 7200),
+        ({"delta.logRetentionDuration": "90 minutes"}, 5400),
+        ({"delta.logRetentionDuration": "a month"}, None),
+        ({"delta.logRetentionDuration": ""}, None),
+        ({"delta.logRetentionDuration": "1 day", "delta.enableExpiredLogCleanup": "false"}, None),
+    ],
+)
+def test_retention_of_the_log(properties: dict[str, str], seconds: int | None) -> None:
+    (read, none) = parse(metadata("x", **properties)).metadata, parse(add("a")).metadata
+    assert read
+    assert (read.id, read.retention, none) == ("x", seconds, None)

@@ -1,11 +1,14 @@
 """docs/watcher.md fits the rules and the dashboard, and its examples for Kubernetes are checked."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
 
 from delta_watch.config import read_config
 from delta_watch.errors import Reason
+from delta_watch.once import JSON_FIELDS
+from delta_watch.summary import State
 from demo.stack import ROOT
 from tests.helpers.grafana_files import CONSUMERS
 
@@ -36,6 +39,13 @@ def test_configuration_on_the_page_is_valid(tmp_path: Path) -> None:
     config = read_config(tmp_path / "watch.toml")
     used = {consumer.table for consumer in config.consumers} | {discovery.table for discovery in config.discoveries}
     assert used == set(config.tables)
+
+
+def test_json_on_the_page_has_the_fields_and_states_that_once_prints() -> None:
+    (block,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert [tuple(lag) for lag in json.loads(block)["consumers"]] == [JSON_FIELDS]
+    states = get_args(State)
+    assert set(re.findall("`(.*?)`", PAGE.partition("\n`state` is ")[2])[: len(states)]) == set(states)
 
 
 def test_all_reasons_are_on_the_page() -> None:

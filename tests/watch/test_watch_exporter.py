@@ -1,8 +1,10 @@
-"""Prometheus gets the last results over HTTP."""
+"""The last results over HTTP: metrics for Prometheus, and whether the watcher is healthy and ready."""
 
 import gzip
+import re
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +14,7 @@ from typing import Any
 
 from delta_watch.exporter import Server, WatcherCollector, serve
 from delta_watch.watcher import Consumer, Watcher
-from tests.helpers.handmade_tables import PLANNED, Files, add, before_the_head, offset, remove
+from tests.helpers.handmade_tables import ID, PLANNED, Files, add, before_the_head, metadata, offset, remove
 
 import pytest
 import trustme
@@ -20,13 +22,16 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 LABELS = (("consumer", "fraud"), ("table", "orders"))
+LAST_BATCH = "consumer_last_batch_timestamp_seconds"
+RELOADS = ("config_last_reload_successful", "config_last_reload_success_timestamp_seconds")
+BEFORE_ROUNDS = {f"delta_watch_{name}" for name in ("build_info", "rounds_total", *RELOADS)}
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @contextmanager
 def served(watcher: Watcher, server: Server) -> Iterator[int]:
     """Serve the metrics on a free port, and yield it."""
-    httpd = serve(watcher, server)
+    httpd = serve(WatcherCollector(watcher), server)
     try:
         yield httpd.server_port
     finally:
@@ -55,11 +60,13 @@ def of_consumer(values: Samples) -> dict[str, float]:
     return {name: value for (name, labels), value in values.items() if labels == LABELS}
 
 
-def get(port: int, context: ssl.SSLContext | None = None, **headers: str) -> tuple[HTTPResponse, bytes]:
-    """Scrape, with these headers: `_` stands for `-`."""
+def get(
+    port: int, context: ssl.SSLContext | None = None, path: str = "/metrics", method: str = "GET", **headers: str
+) -> tuple[HTTPResponse, bytes]:
+    """Scrape, or ask for another path, with these headers: `_` stands for `-`."""
     client = HTTPSConnection("127.0.0.1", port, timeout=5, context=context) if context else None
     with closing(client or HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        connection.request("GET", "/metrics", headers={name.replace("_", "-"): text for name, text in headers.items()})
+        connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
         response = connection.getresponse()
         return response, response.read()
 
@@ -73,7 +80,7 @@ def watcher(files: Files) -> Watcher:
 
 
 def test_all_metrics_of_a_consumer_that_is_behind(files: Files, watcher: Watcher) -> None:
-    files.commit(7, remove("6.parquet"), add("7.parquet"))
+    files.commit(7, metadata(ID, **{"delta.logRetentionDuration": "2 days"}), remove("6.parquet"), add("7.parquet"))
     files.plan(1, offset(8))
     watcher.run_round()
     committed = [files.commit_path(version).stat().st_mtime for version in range(8)]
@@ -87,6 +94,9 @@ def test_all_metrics_of_a_consumer_that_is_behind(files: Files, watcher: Watcher
         "delta_consumer_backlog_rows": 3,
         "delta_consumer_pending_rewrites": 1,
         "delta_consumer_batch_running_seconds": pytest.approx(now - PLANNED),
+        "delta_consumer_retention_seconds": pytest.approx(committed[4] + 2 * 86400 - now),
+        "delta_consumer_last_batch_id": 0,
+        "delta_consumer_last_batch_timestamp_seconds": (files.checkpoint / "commits" / "0").stat().st_mtime,
         "delta_watch_up": 1,
     }
     values = collected(watcher, now)
@@ -106,8 +116,10 @@ def test_zero_is_there_and_no_clock_makes_an_age_negative(files: Files, watcher:
     files.read(1, offset(7))
     watcher.run_round()
     values = of_consumer(collected(watcher))
-    assert (values.pop("delta_consumer_version"), values.pop("delta_watch_up")) == (6, 1)
-    assert list(values.values()) == [0] * 7
+    known = {"version": 6, "last_batch_id": 1, "last_batch_timestamp_seconds": time.time()}
+    assert {name: values.pop(f"delta_consumer_{name}") for name in known} == pytest.approx(known, abs=60)
+    assert values.pop("delta_watch_up") == 1
+    assert list(values.values()) == [0] * 7  # and no retention: there is nothing to lose
     files.append(7, 7)
     files.plan(2, offset(8))
     watcher.run_round()
@@ -116,10 +128,13 @@ def test_zero_is_there_and_no_clock_makes_an_age_negative(files: Files, watcher:
 
 
 @pytest.mark.parametrize(
-    ("reason", "values"),
-    [("corrupt", {}), ("log_cleaned", {"delta_consumer_version": 3, "delta_consumer_lag_versions": 3})],
+    ("reason", "names"),
+    [
+        ("corrupt", ()),
+        ("log_cleaned", ("consumer_version", "consumer_lag_versions", "consumer_last_batch_id", LAST_BATCH)),
+    ],
 )
-def test_unknown_is_absent(files: Files, watcher: Watcher, reason: str, values: dict[str, int]) -> None:
+def test_unknown_is_absent(files: Files, watcher: Watcher, reason: str, names: tuple[str, ...]) -> None:
     if reason == "corrupt":
         (files.checkpoint / "offsets" / "0").write_text("garbage")
     else:
@@ -127,13 +142,15 @@ def test_unknown_is_absent(files: Files, watcher: Watcher, reason: str, values: 
     for count in (1, 2):
         watcher.run_round()
         found = collected(watcher)
-        assert of_consumer(found) == {**values, "delta_watch_up": 0, "delta_consumer_batch_running_seconds": 0}
+        always = ("watch_up", "consumer_batch_running_seconds")
+        assert of_consumer(found).keys() == {f"delta_{name}" for name in (*names, *always)}
+        assert {of_consumer(found)[f"delta_{name}"] for name in always} == {0}
         assert found["delta_watch_errors_total", (*LABELS[:1], ("reason", reason), *LABELS[1:])] == count
 
 
 def test_table_that_is_no_table(tmp_path: Path) -> None:
     watcher = Watcher({"none": str(tmp_path / "none")}, [])
-    assert collected(watcher) == {}  # before the first round
+    assert {name for name, _ in collected(watcher)} == BEFORE_ROUNDS
     watcher.run_round()
     values = collected(watcher)
     assert values["delta_watch_errors_total", (("consumer", ""), ("reason", "not_a_table"), ("table", "none"))] == 1
@@ -173,9 +190,39 @@ def test_basic_auth(watcher: Watcher, tmp_path: Path, login: str, status: int) -
     (tmp_path / "password").write_text("sécret\n", encoding="utf-8")
     server = Server(port=0, username="prometheus", password_file=str(tmp_path / "password"))
     with served(watcher, server) as port:
-        response, body = get(port, Authorization=login)
-    assert response.status == status
-    assert (b"delta_" in body) == (status == 200)
+        answers = [get(port, path=path, Authorization=login) for path in ("/metrics", "/")]
+        (tmp_path / "password").write_text("")
+        assert get(port, Authorization=login)[0].status == 401
+        assert get(port, path="/-/ready")[0].status == 200  # a probe has no password
+    assert [response.status for response, _ in answers] == [status] * 2
+    assert [b"fraud" in body for _, body in answers] == [status == 200] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        ("/", 200, "text/html"),
+        ("/?q=fraud&sort=-lag_seconds&from=7", 200, "text/html"),
+        ("/metrics", 200, "text/plain"),
+        ("/-/healthy", 200, "text/plain"),
+        ("/-/ready", 503, "text/plain"),
+        ("/metrics/", 404, "text/plain"),
+        ("/favicon.ico", 404, "text/plain"),
+    ],
+)
+def test_paths(files: Files, path: str, status: int, kind: str) -> None:
+    watcher = files.watcher()
+    with served(watcher, Server(port=0)) as port:
+        response, body = get(port, path=path)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(f"HEAD {path} HTTP/1.0\r\n\r\n".encode())
+            head = b"".join(iter(lambda: client.recv(65536), b""))
+        watcher.run_round()
+        assert get(port, path=path)[0].status == (200 if status == 503 else status)
+        assert get(port, path=path, method="POST")[0].status == 405
+    assert (response.status, response.headers["Content-Type"].split(";")[0]) == (status, kind)
+    assert int(response.headers["Content-Length"]) == len(body) > 0
+    assert re.match(rf"HTTP/1.0 {status} (?s:.*)\r\nContent-Length: \d+\r\n\r\n$", head.decode())
 
 
 @pytest.fixture

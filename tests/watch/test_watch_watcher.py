@@ -16,7 +16,8 @@ from delta_watch import store
 from delta_watch.backlog import NOTHING, Amount, Backlog
 from delta_watch.errors import WatchError
 from delta_watch.exporter import WatcherCollector
-from delta_watch.once import format_states
+from delta_watch.once import format_table
+from delta_watch.summary import lags
 from delta_watch.table import Head
 from delta_watch.watcher import Consumer, Discovery, Watcher
 from tests.helpers.bucket_server import url
@@ -108,7 +109,7 @@ def test_lag_backlog_and_head(files: Files) -> None:
     times: list[Any] = [pytest.approx(files.commit_path(version).stat().st_mtime, abs=second) for version in (4, 6)]
     assert known(watcher) == Backlog(3, 3, times[0], Amount(3, 300, 3), 0)
     (table,) = watcher.states
-    assert table.head == Head(6, times[1])
+    assert table.head == Head(6, times[1], 30 * 86400)
 
 
 def test_initial_snapshot_of_a_table_whose_log_no_longer_starts_at_0(files: Files) -> None:
@@ -354,7 +355,7 @@ def test_garbage_below_an_initial_snapshot(files: Files) -> None:
     files.read(1, offset(4, 2, initial=True))
     watcher = files.watcher()
     with replaced(files.commit_path(2), text("{")):
-        assert str(look(watcher).error).startswith(f"a file in {files.locate(files.log)} is not a complete commit")
+        assert str(look(watcher).error).startswith(f"{files.locate(files.log)}/{2:020d}.json is not a complete commit")
     assert reasons(watcher) == [None]
 
 
@@ -508,7 +509,7 @@ def test_folder_whose_name_is_not_utf_8(files: Files, tmp_path: Path) -> None:
     assert [state.consumer.name for state in watcher.states[0].consumers] == ["caf\\xe9", "lost\\xe9"]
     assert "\n".join(reports).encode()
     assert b"caf\\\\xe9" in generate_latest(WatcherCollector(watcher))  # the text format doubles the backslash
-    assert format_states(watcher.states, 0).encode()
+    assert format_table(list(lags(watcher.states, 0))).encode()
 
 
 def test_consumers_that_are_found_late_are_kept(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
