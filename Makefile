@@ -8,7 +8,7 @@ INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= $(shell date +%s)
 
-.PHONY: help setup java up down demo test test-all test-docker test-grafana soak bench pictures readme lint reset clean
+.PHONY: help setup java up down demo test test-all test-docker test-grafana test-azure soak bench pictures readme lint reset clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the
 
 test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/stack/live_grafana.py
+
+test-azure: .venv/dev ## read Azure's Blob storage as Azurite emulates it; needs npm, which installs it (1 minute)
+	@npm install --silent --no-audit --no-fund --prefix .cache/azurite azurite@3.37.0
+	@AZURITE=.cache/azurite/node_modules/.bin/azurite-blob $(PY) -m pytest tests/watch/live_azure.py
 
 soak: .venv/dev ## 200 random histories of each kind, 50 scripts killed at random (hours; SEED=1 repeats a run)
 	@$(PY) -m pytest -s -o timeout=7200 --seed $(SEED) --histories 200 --kills 50 \

@@ -28,7 +28,8 @@ A = TypeVar("A")
 OBJECT_STORES = {name: name for name in ("s3", "gs", "az", "abfs", "abfss")} | {"s3a": "s3", "s3n": "s3", "azure": "az"}
 REQUESTS_AT_ONCE = 128  # for each bucket
 FILES_AT_ONCE = 16  # of one folder: the caller may stop at the first missing one
-CHUNK = 256 * 1024  # bytes of an object in memory
+SMALL, PART = 512 * 1024, 4 * 1024 * 1024  # bytes of an object that is read at once, and of a part of a larger one
+LARGE = asyncio.Semaphore(8)  # objects that are read in parts at the same time
 PAGE = 1000  # names in the answer to a LIST
 RETRY_TIMEOUT = timedelta(seconds=20)
 MAX_RETRIES = 2
@@ -311,22 +312,34 @@ class ObjectFolder(Folder):
             return File(content, _object_tag(result.meta))
 
     async def read_lines(self, name: str, take: Callable[[bytes], None]) -> float:
-        rest = b""
-        async with self._request("get", name) as store:
-            result = await self._answer(obstore.get_async(store, self._key(name)))
-            chunks = result.stream(min_chunk_size=CHUNK)
-            with suppress(StopAsyncIteration):
-                while True:
-                    *lines, rest = (rest + bytes(await self._answer(anext(chunks)))).split(b"\n")
+        content, meta = await self._get(name, {})
+        if content is not None:
+            for line in filter(None, content.split(b"\n")):
+                take(line)
+        else:  # in parts, each a request of its own: a whole one could take longer than the library waits
+            async with LARGE:
+                rest = b""
+                for start in range(0, meta["size"], PART):
+                    options = {"range": (start, min(start + PART, meta["size"])), "if_match": meta["e_tag"]}
+                    content, _ = await self._get(name, options)
+                    *lines, rest = (rest + (content or b"")).split(b"\n")
                     for line in filter(None, lines):
                         take(line)
-        if rest:
-            take(rest)
-        return float(result.meta["last_modified"].timestamp())
+            if rest:
+                take(rest)
+        return float(meta["last_modified"].timestamp())
+
+    async def _get(self, name: str, options: Any) -> tuple[bytes | None, Any]:
+        """Return the content of an object, None if it is large and should be read in parts, and its metadata."""
+        async with self._request("get", name) as store:
+            result = await self._answer(obstore.get_async(store, self._key(name), options=options))
+            if not options and result.meta["size"] > SMALL:
+                return None, result.meta
+            return bytes(await self._answer(result.bytes_async())), result.meta
 
     def open(self, name: str) -> IO[bytes]:
-        reader = obstore.open_reader(self._bucket.store, self._key(name), buffer_size=CHUNK)
-        requests["get"] += -(-reader.size // CHUNK)
+        reader = obstore.open_reader(self._bucket.store, self._key(name), buffer_size=PART)
+        requests["get"] += -(-reader.size // PART)
         return cast(IO[bytes], reader)
 
     async def in_thread(self, function: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -80,6 +81,11 @@ class BucketServer:
                 # The next request may come before the answer to this one.
                 await asyncio.sleep(self.delay)
                 status, headers, body = await self._answer(method, target)
+                if wanted := next((line for line in lines if line.lower().startswith("range:")), None):
+                    first, last = map(int, re.findall(r"\d+", wanted))
+                    headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
+                    status, body = "206 Partial Content", body[first : last + 1]
+                    headers["Content-Length"] = len(body)
                 headers.setdefault("Content-Length", len(body))
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + (b"" if method == "HEAD" else body))

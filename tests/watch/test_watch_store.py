@@ -105,7 +105,7 @@ def test_both_kinds_of_folder_answer_alike(bucket: BucketServer, tmp_path: Path)
     names = {"08.json", "09.json", "10.json", "10.x", "12.json"}
     for name in (*names, "sub/1", "sub/deep/2"):
         (tmp_path / name).write_text(name)
-    (tmp_path / "lines").write_bytes(b"1\n\n" + b"2" * 3 * store.CHUNK + b"\n3\n4")
+    (tmp_path / "lines").write_bytes(b"1\n\n" + b"2" * 2 * store.PART + b"\n3\n4")
     folder: Folder
     for folder in (LocalFolder(str(tmp_path)), open_folder(url(tmp_path))):
         assert set(ask(folder.names())) - {"sub", "lines"} == names
