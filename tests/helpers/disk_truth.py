@@ -1,7 +1,7 @@
 """The ground truth on disk and on the Pushgateway, found without Spark and without the code under test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -11,15 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 VERSIONS = ("visits_writer_version", "visits_reader_version", "visits_test")
 
 
-def gauges(pushgateway: str) -> dict[str, float]:
+def gauges(pushgateway: str, names: Collection[str] = VERSIONS) -> dict[str, float]:
     """Return the versions that are on a Pushgateway, by the name of their group."""
-    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in VERSIONS}
+    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
 
 
 def times(pushgateway: str) -> dict[str, float]:
     """Return when those versions were committed, in Unix time, by the name of their group."""
-    names = [f"{version}_timestamp_seconds" for version in VERSIONS]
-    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
+    return gauges(pushgateway, [f"{version}_timestamp_seconds" for version in VERSIONS])
 
 
 def samples(pushgateway: str) -> Iterator[tuple[dict[str, str], float]]:
