@@ -79,13 +79,7 @@ def last_line(printed: str) -> str:
 
 
 def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> Path:
-    """Copy the configuration of Prometheus, with other times and another Pushgateway.
-
-    Args:
-        folder: the folder for the copy.
-        pushgateway: host and port to scrape.
-        timing: REAL or COMPRESSED.
-    """
+    """Copy the configuration of Prometheus to a folder, with another Pushgateway (host and port) and other times."""
     copy = folder / "prometheus"
     shutil.copytree(ROOT / "prometheus", copy)
     for file in copy.rglob("*.yml"):
@@ -97,10 +91,7 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 
 
 def listening_on(log: Path) -> str:
-    """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
-
-    With port 0 it takes a free one. Nobody else can take that one in between.
-    """
+    """Return the host and port that a Pushgateway or a Prometheus has logged. With port 0 it chooses one."""
     found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
     return found[1] if found else ""
 
@@ -109,13 +100,13 @@ def listening_on(log: Path) -> str:
 def running(
     command: list[str], ready: str, log: Path, address: Callable[[Path], str] = listening_on
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the `with` block. The block starts once the URL `ready` answers.
+    """Run a program until the end of the `with` block, which starts once the program answers.
 
     Args:
         command: the program and its arguments.
-        ready: the URL. `{address}` in it stands for the address that the program has chosen.
+        ready: the URL at which it answers. `{address}` in it stands for the address that the program has chosen.
         log: the file for what it prints.
-        address: finds the address that the program has chosen in that file.
+        address: finds that address in the file.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -167,11 +158,7 @@ def local_stack(
     log = folder / "prometheus.log"
     with pushgateway(folder, port=pushgateway_port) as gateway:
         files = prometheus_files(folder, gateway.removeprefix("http://"), timing)
-        command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
-        command += [
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{prometheus_port}",
-            *web_pages(command[0]),
-        ]
+        command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}", *web_pages()]
+        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{prometheus_port}"]
         with running(command, "http://{address}/-/ready", log):
             yield Stack(f"http://{listening_on(log)}", gateway)

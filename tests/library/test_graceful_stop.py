@@ -46,7 +46,10 @@ def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake) -> Non
 
     slow = read_stream(lake, path, maxFilesPerTrigger="1")
     with running_query(lake, slow, stop.between_batches(work)) as query:
-        with patch.object(query, "awaitTermination", wraps=query.awaitTermination) as look, on_stop_signal(stop.request):
+        with (
+            patch.object(query, "awaitTermination", wraps=query.awaitTermination) as look,
+            on_stop_signal(stop.request),
+        ):
             stop.await_termination(query)
         assert not query.isActive
         assert [batch_id for batch_id, _ in done] == [0, 1]

@@ -131,9 +131,8 @@ def test_push_to_slow_gateway_is_delivered() -> None:
 def test_push_that_fails_names_gateway_and_answer_without_password(
     codes: tuple[int, ...], body: str, answer: str
 ) -> None:
-    with serve_codes(*codes, body=body) as (address, requests):
-        with pytest.raises(PushgatewayError) as raised:
-            push(f"http://me:s%20cret@{address}", 3)
+    with serve_codes(*codes, body=body) as (address, requests), pytest.raises(PushgatewayError) as raised:
+        push(f"http://me:s%20cret@{address}", 3)
     assert str(raised.value) == (
         f"the Pushgateway at http://{address} answered {answer}: "
         f"{METRIC} 3 was not delivered, and what the table holds is unaffected"

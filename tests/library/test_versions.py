@@ -71,7 +71,10 @@ INVALID = {
     "kafka": ([KAFKA], "reads no Delta table"),
     "no-source": ([], "reads no Delta table"),
     "delta-sharing": ([SHARED], "by Delta Sharing, which is not supported; read the"),
-    "newer-offset-format": ([delta(at(4, form=4))], "unknown format.*; use the Spark and Delta versions that this lag det"),
+    "newer-offset-format": (
+        [delta(at(4, form=4))],
+        "unknown format.*; use the Spark and Delta versions that this lag det",
+    ),
     "offset-with-other-fields": ([delta({"sourceVersion": 1, "version": 4})], "unknown format.*; use the Spark"),
     "offset-that-is-text": ([delta("4")], "unknown format.*; use the Spark"),
 }

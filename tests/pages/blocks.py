@@ -113,7 +113,9 @@ def outputs(folder: Path) -> Generator[list[Shown], None, None]:
         folder: the folder for the copy and for the Pushgateway's file.
     """
     copy = folder / COPY
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".venv", "warehouse", "__pycache__"))
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".stack", ".venv", "warehouse", "__pycache__")
+    )
     for made_by_setup in (".venv", ".cache"):
         (copy / made_by_setup).symlink_to(ROOT / made_by_setup)
     warehouse, after_readme = copy / "warehouse", folder / "after the README"

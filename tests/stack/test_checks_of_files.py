@@ -4,7 +4,6 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
-from functools import reduce
 from typing import Any
 
 from demo.stack import ROOT
@@ -64,10 +63,15 @@ def test_schema_finds_each_misspelt_key_of_each_panel() -> None:
         *((lost_keys_of_rule, RULE, f"$.{key}") for key in ("execErrState", "noDataState", "for", "condition")),
     ],
 )
-def test_round_trip_with_misspelt_key_loses_it(lost_keys: Callable[[Json], set[str]], written: Json, place: str) -> None:
+def test_round_trip_with_misspelt_key_loses_it(
+    lost_keys: Callable[[Json], set[str]], written: Json, place: str
+) -> None:
     broken = copy.deepcopy(written)
     *parents, key = re.findall(r"\w+", place)
-    misspell(reduce(lambda tree, step: tree[int(step) if step.isdigit() else step], parents, broken), key)
+    parent: Any = broken
+    for step in parents:
+        parent = parent[int(step) if step.isdigit() else step]
+    misspell(parent, key)
     assert lost_keys(broken) == {f"{place}s"}
 
 
@@ -118,7 +122,12 @@ def places(error: ValidationError) -> Iterator[str]:
         ("delta-consumers.json", '"includeAll"', '"includeall"', "$.templating.list[0]"),
         ("delta-consumers.json", "label_values(", "label_value(", "$.templating.list[0].query.query"),
         ("delta-consumers.json", '"special"', '"value"', "$.panels[0].fieldConfig.defaults.mappings"),
-        ("delta-consumers.json", '"purple"', '"green"', "panels[0].fieldConfig.defaults.mappings[0].options.result.color"),
+        (
+            "delta-consumers.json",
+            '"purple"',
+            '"green"',
+            "panels[0].fieldConfig.defaults.mappings[0].options.result.color",
+        ),
         ("delta-consumers.json", '"unit": "s"', '"unit": "s", "decimals": 0', "$.panels[1].fieldConfig.defaults"),
         ("delta-consumers.json", '"unit": "bytes"', '"unit": "byte"', "$.panels[9].fieldConfig.defaults.unit"),
         ("kubernetes/deployment.yml", "containerPort:", "containerport:", "containers[0].ports[0]"),
