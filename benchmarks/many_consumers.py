@@ -66,7 +66,7 @@ def seconds_of_an_evaluation(stack: Stack) -> float:
 
 def seconds_of_a_query(stack: Stack) -> float:
     """Return how long the alert's query takes, according to Prometheus."""
-    return float(stack.get(f"/api/v1/query?{QUERY}")["stats"]["timings"]["execTotalTime"])
+    return float(stack.get(f"query?{QUERY}")["stats"]["timings"]["execTotalTime"])
 
 
 def kilobytes_of_a_scrape(stack: Stack, encoding: str) -> float:

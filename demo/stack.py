@@ -40,23 +40,22 @@ class Stack(NamedTuple):
     def query(self, promql: str, at: float | None = None) -> list[float]:
         """Return the value of each series that a query finds, now or at a Unix time."""
         when = {} if at is None else {"time": at}
-        result = self.get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
+        result = self.get(f"query?{urlencode({'query': promql, **when})}")["result"]
         return [float(series["value"][1]) for series in result]
 
     def alert(self) -> dict[str, Any]:
         """Return the rule of the alert as Prometheus describes it: its state, its last evaluation and more."""
-        groups = self.get("/api/v1/rules?type=alert")["groups"]
-        return next(rule for group in groups for rule in group["rules"] if rule["name"] == ALERT)
+        rules: list[dict[str, Any]] = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+        return next(rule for rule in rules if rule["name"] == ALERT)
 
     def alert_state(self) -> str:
         """Return the state of the alert: inactive, pending or firing."""
         return str(self.alert()["state"])
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Return the data with which Prometheus' API answers."""
-        with urlopen(self.prometheus + path, timeout=10) as answer:
-            data: dict[str, Any] = json.load(answer)["data"]
-            return data
+    def get(self, path: str) -> Any:
+        """Return the data with which Prometheus' API answers a path such as `rules`."""
+        with urlopen(f"{self.prometheus}/api/v1/{path}", timeout=10) as answer:
+            return json.load(answer)["data"]
 
 
 def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
