@@ -28,7 +28,8 @@ MINUTES = 60.0
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The compose stack, with the tutorial's own times."""
     files = ("docker-compose.yml", "docker-compose.alert.yml")
-    with stack_in_docker(tmp_path_factory.mktemp("stack") / "compose", REAL, tuple(PORTS), files) as running:
+    folder = tmp_path_factory.mktemp("stack") / "compose"
+    with stack_in_docker(folder, REAL, services=tuple(PORTS), files=files) as running:
         yield running
 
 
