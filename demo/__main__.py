@@ -47,8 +47,8 @@ class Story:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
 
-            def over() -> bool | None:
-                return process.poll() is not None or (kill_when is not None and kill_when()) or None
+            def over() -> bool:
+                return process.poll() is not None or (kill_when is not None and kill_when())
 
             def result(_: bool) -> str:
                 out.seek(0)
@@ -81,15 +81,15 @@ class Story:
         """Wait until Prometheus shows these versions and their difference."""
         expected = [[writer], [], []] if reader is None else [[writer], [reader], [writer - reader]]
 
-        def shown() -> bool | None:
-            return [self.stack.query(query) for query in QUERIES] == expected or None
+        def shown() -> bool:
+            return [self.stack.query(query) for query in QUERIES] == expected
 
         timed("Prometheus scrapes", shown, 60, lambda _: f"lag {writer - reader:.0f}" if reader else "no consumer yet")
         self.note(what)
 
     def alert(self, state: str) -> None:
         """Wait until the alert is in this state."""
-        timed("the alert", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT, lambda _: STATES[state])
+        timed("the alert", lambda: self.stack.alert_state() == state, ALERT_LIMIT, lambda _: STATES[state])
         self.note(f"alert {STATES[state]}")
 
     def note(self, what: str) -> None:

@@ -59,13 +59,13 @@ class Stack(NamedTuple):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
-    """Call `probe` until it returns something other than None, and return that.
+    """Call `probe` until it returns something, and return that.
 
     Raises:
         LagDetectorError: `limit` seconds have passed.
     """
     end = time.monotonic() + limit
-    while (found := probe()) is None:
+    while not (found := probe()):
         if time.monotonic() > end:
             raise LagDetectorError(f"gave up after waiting {limit:.0f} s for {what}; run it again")
         time.sleep(0.2)
@@ -110,7 +110,7 @@ def running(
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
-    def answers() -> bool | None:
+    def answers() -> bool:
         if process.poll() is not None:
             last = last_line(log.read_text(errors="replace"))
             raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); fix that and run it again")
@@ -118,9 +118,9 @@ def running(
             with urlopen(ready.format(address=address(log)), timeout=5):
                 return True
         except HTTPError as error:
-            return True if error.code == 401 else None
+            return error.code == 401
         except (OSError, ValueError):  # nobody listens yet, or the address is still unknown
-            return None
+            return False
 
     try:
         wait_for(ready, answers, 60)

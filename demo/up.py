@@ -30,12 +30,12 @@ def up() -> None:
             command = [sys.executable, "-m", "demo.up", "serve"]
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
-        def addresses() -> bool | None:
+        def answers() -> bool:
             if process.poll() is not None:
                 raise LagDetectorError(last_line(LOG.read_text()).removeprefix("Error: ").rstrip("."))
-            return len(_running()) == 2 or None
+            return len(_running()) == 2
 
-        wait_for("Prometheus and Pushgateway", addresses, 120)
+        wait_for("Prometheus and Pushgateway", answers, 120)
     print(f"{_running()[1]}. There is no Grafana: it needs Docker. To stop them: make down")
 
 
@@ -43,7 +43,7 @@ def down() -> None:
     """Stop what `up` has started, in either way."""
     if running := _running():
         os.kill(int(running[0]), signal.SIGTERM)
-        wait_for("the programs to stop", lambda: not _running() or None, 30)
+        wait_for("the programs to stop", lambda: not _running(), 30)
         print("Prometheus and Pushgateway are stopped; their data stays in .stack.")
     else:
         compose("down")

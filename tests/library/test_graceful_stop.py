@@ -41,7 +41,7 @@ def test_stop_signal_during_batch_ends_query_after_that_batch(lake: Lake) -> Non
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop._requested.wait(30)  # the main thread handles the signal
             before = look.call_count
-            wait_for("another look at the query, which must let it run", lambda: look.call_count > before or None, 10)
+            wait_for("another look at the query, which must let it run", lambda: look.call_count > before, 10)
         done.append((batch_id, rows.count()))
 
     slow = read_stream(lake, path, maxFilesPerTrigger="1")

@@ -103,7 +103,7 @@ def test_listener_of_query_pushes_for_that_run_and_by_name_for_each_run(lake: La
         assert set(pushed("first_run")) == {3}
         pushes.clear()
         watch(second, "second_run")
-        wait_for("pushes for the second run", lambda: len(pushed("second_run")) > 5 or None, 30)
+        wait_for("pushes for the second run", lambda: len(pushed("second_run")) > 5, 30)
         assert set(pushed("second_run")) == {4}
         assert pushed("first_run") == []
         for query in (second, without_name):
@@ -184,11 +184,11 @@ def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkey
         gateway = Pushgateway(f"http://{address}")
         listener = ReaderVersionListener(lake.spark, query, gateway, {path: METRIC}, report=reports.append)
         lake.spark.streams.addListener(listener)
-        wait_for("four pushes", lambda: len(pushes) > 3 or None, 30)
+        wait_for("four pushes", lambda: len(pushes) > 3, 30)
         assert len(reports) == 1
         assert reports[0].startswith(f"the Pushgateway at http://{address} answered 503")
         lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
-        wait_for("a push of the new version", lambda: 4 in pushes or None, 30)
+        wait_for("a push of the new version", lambda: 4 in pushes, 30)
         healed.set()
         wait_until_equal(lambda: reports[1:], [f"{METRIC} 4 pushed to http://{address}"])
         assert query.isActive
@@ -196,7 +196,7 @@ def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkey
         at_close = len(pushes)
         assert query.lastProgress is not None
         seen = query.lastProgress["timestamp"]
-        wait_for("another progress", lambda: query.lastProgress["timestamp"] != seen or None, 30)  # type: ignore[index]
+        wait_for("another progress", lambda: query.lastProgress["timestamp"] != seen, 30)  # type: ignore[index]
         assert len(pushes) == at_close
 
 
@@ -208,5 +208,5 @@ def test_listener_of_table_that_query_does_not_read_pushes_nothing(lake: Lake) -
         lake.spark.streams.addListener(
             ReaderVersionListener(lake.spark, query, UNREACHABLE, metrics, report=reports.append)
         )
-        wait_for("a report", lambda: reports or None, 30)
+        wait_for("a report", lambda: reports, 30)
         assert "does not read the table with the id" in reports[0]

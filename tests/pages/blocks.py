@@ -86,7 +86,7 @@ class Terminal:
     def stop(self, shown: str) -> str:
         """Press Ctrl-C once the last line of `shown` is on standard error, and return what the block printed."""
         last = shown.splitlines()[-1]
-        wait_for(f"{last} in {self.block!r}", lambda: last in self.errors() or None, LIMIT)
+        wait_for(f"{last} in {self.block!r}", lambda: last in self.errors(), LIMIT)
         os.killpg(self.shell.pid, signal.SIGINT)
         return self.end()
 

@@ -91,7 +91,7 @@ def test_gauges_survive_a_crash(stack: Stack) -> None:
     gateway = containers()["pushgateway"]
     Pushgateway(address("pushgateway")).push("visits_test", 3, time.time())
     saved = ("exec", gateway["Id"], "grep", "-c", "visits_test", "/pushgateway/metrics")
-    wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode or None, 30)
+    wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode, 30)
     docker("kill", gateway["Id"])
     docker("start", gateway["Id"])
     wait_until_equal(lambda: while_up(lambda: truth.gauges(address("pushgateway")).get("visits_test")), 3)

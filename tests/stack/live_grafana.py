@@ -45,7 +45,7 @@ def rule(stack: Stack) -> dict[str, Any]:
 
 
 def wait_for_rule(stack: Stack, state: str, limit: float) -> None:
-    wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state or None, limit)
+    wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state, limit)
 
 
 def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack) -> None:

@@ -84,7 +84,7 @@ def test_demo_when_interrupted_stops_its_stack(end: signal.Signals, tmp_path: Pa
     with output.open("w") as out:
         process = subprocess.Popen(DEMO, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
         try:
-            wait_for("the stack", lambda: "Times are" in output.read_text() or None, 60)
+            wait_for("the stack", lambda: "Times are" in output.read_text(), 60)
             assert not any(map(is_closed, addresses(output.read_text())))
             process.send_signal(end)
             assert process.wait(60) == 130
