@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -56,8 +56,8 @@ class Disk(NamedTuple):
 
     def rows(self, versions: range) -> int:
         """Return how many rows these versions added."""
-        lines = [line for version in versions for line in self.commit(version).read_text().splitlines()]
-        return sum(json.loads(add["stats"])["numRecords"] for add in self._actions(lines, "add"))
+        actions = [json.loads(line) for each in versions for line in self.commit(each).read_text().splitlines()]
+        return sum(json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action)
 
     def batches(self, kind: str) -> set[int]:
         """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
@@ -70,7 +70,3 @@ class Disk(NamedTuple):
             return None
         offset = json.loads((self.checkpoint / "offsets" / str(max(done))).read_text().splitlines()[-1])
         return None if offset["isStartingVersion"] else int(offset["reservoirVersion"]) - 1
-
-    @staticmethod
-    def _actions(lines: list[str], kind: str) -> list[dict[str, Any]]:
-        return [action[kind] for action in map(json.loads, lines) if kind in action]

@@ -1,5 +1,6 @@
 """HTTP servers that answer as a Pushgateway should not, or forward what they receive."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,18 +53,22 @@ def receive(request: BaseHTTPRequestHandler) -> Received:
 
 
 @contextmanager
-def serve_codes(*codes: int, body: str = "", redirect: str = "") -> Iterator[tuple[str, list[Received]]]:
+def serve_codes(
+    *codes: int, body: str = "", redirect: str = "", after: float = 0
+) -> Iterator[tuple[str, list[Received]]]:
     """Answer with one code after the other, then always with the last one. Yield host and port, and the requests.
 
     Args:
         codes: the codes.
         body: the body of each answer.
         redirect: the address to redirect to.
+        after: how many seconds an answer takes.
     """
     requests: list[Received] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         requests.append(receive(request))
+        time.sleep(after)
         request.send_response(codes[min(len(requests), len(codes)) - 1])
         if redirect:
             request.send_header("Location", redirect + request.path)

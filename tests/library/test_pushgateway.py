@@ -14,7 +14,7 @@ from demo.stack import ROOT, pushgateway
 from lag_detector.errors import LagDetectorError, PushgatewayError
 from lag_detector.pushgateway import ATTEMPT_TIMEOUT, RETRY_DELAYS, TIME_LIMIT, Pushgateway
 from tests.helpers import disk_truth as truth
-from tests.helpers.http_servers import receive, serve, serve_codes
+from tests.helpers.http_servers import serve, serve_codes
 from tests.helpers.workspace import wait_until_equal
 
 import pytest
@@ -39,13 +39,6 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 def push(url: str, version: int) -> None:
     Pushgateway(url).push(METRIC, version)
-
-
-def test_push_again_replaces_the_version(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    push(address + "/", 3)
-    push(address, 6)
-    assert truth.gauges(address) == {METRIC: 6}
-    assert capsys.readouterr() == ("", "")
 
 
 def test_delete_metric_twice_leaves_no_gauge(address: str) -> None:
@@ -105,18 +98,10 @@ def test_push_without_retry_makes_one_attempt() -> None:
         assert len(requests) == 1
 
 
-def test_push_to_slow_gateway_is_delivered() -> None:
-    paths = []
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        paths.append(receive(request).path)
-        time.sleep(1)  # this is the slowness
-        request.send_response(202)
-        request.end_headers()
-
-    with serve(answer) as address:
+def test_push_to_slow_gateway_is_delivered_once() -> None:
+    with serve_codes(202, after=1) as (address, requests):
         push(f"http://{address}", 3)
-    assert len(paths) == 1
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -317,7 +302,9 @@ def test_push_latest_when_version_changes_meanwhile_pushes_again(
 
 
 @pytest.mark.parametrize(("folder", "kept"), [("first", {METRIC: 3}), ("second", {})])
-def test_push_after_gateway_restart_is_delivered(folder: str, kept: dict[str, float], tmp_path: Path) -> None:
+def test_push_again_after_gateway_restart_replaces_the_version(
+    folder: str, kept: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Started again with its gauges, or without them."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -325,8 +312,9 @@ def test_push_after_gateway_restart_is_delivered(folder: str, kept: dict[str, fl
         push(address, 3)
     with pushgateway(tmp_path / folder, port=int(address.rpartition(":")[2])):
         assert truth.gauges(address) == kept
-        push(address, 6)
+        push(address + "/", 6)
         assert truth.gauges(address) == {METRIC: 6}
+    assert capsys.readouterr() == ("", "")
 
 
 def test_gateway_and_prometheus_are_started_in_one_place() -> None:

@@ -21,7 +21,6 @@ import yaml
 TEXT = README.read_text()
 TEXTS = {page: page.read_text() for page in PAGES}
 ALL = "\n".join(TEXTS.values())
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 PICTURES = sorted((ROOT / "assets").glob("*.png"))
 
@@ -49,37 +48,29 @@ def anchors(text: str) -> list[str]:
     return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
-@every_page
-def test_every_block_is_closed(page: Path) -> None:
-    fences = re.findall(r"^```(.*)$", TEXTS[page], re.MULTILINE)
-    assert [bool(fence) for fence in fences[1::2]] == [False] * (len(fences) // 2), fences
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_closed_and_links_and_named_files_exist(page: Path) -> None:
+    text = TEXTS[page]
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    assert [fence for fence in fences[1::2] if fence] == [], fences
     assert len(fences) % 2 == 0
-
-
-@every_page
-def test_links_have_a_target(page: Path) -> None:
-    assert len(set(anchors(TEXTS[page]))) == len(anchors(TEXTS[page]))
-    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
+    assert len(set(anchors(text))) == len(anchors(text))
+    for link in re.findall(r"\]\(([^)]+)\)", text):
         path, _, anchor = link.partition("#")
         if "://" in path:
             continue
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), link
         assert not anchor or anchor in anchors(TEXTS[target]), link
+    named = set(re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*|\w[\w-]*\.(?:py|yml|txt|md))`", text))
+    named -= {"warehouse/", "warehouse/visits", ".cache/", "orders.yml"}  # made by the scripts, or by the reader
+    assert [name for name in named if not any((place / name).exists() for place in (ROOT, ROOT / "lag_detector"))] == []
 
 
 def test_every_page_is_found_from_the_readme_and_says_what_it_answers() -> None:
     for page in PAGES[1:]:
         assert f"](docs/{page.name})" in TEXT
         assert "?" in TEXTS[page].split("\n\n")[1], f"{page.name} does not begin with its question"
-
-
-@every_page
-def test_named_files_exist(page: Path) -> None:
-    named = re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*|\w[\w-]*\.(?:py|yml|txt|md))`", TEXTS[page])
-    made = {"warehouse/", "warehouse/visits", ".cache/", "orders.yml"}  # by the scripts, or by the reader
-    places = (ROOT, ROOT / "lag_detector")
-    assert [name for name in named if name not in made and not any((place / name).exists() for place in places)] == []
 
 
 def test_pictures_are_all_used_small_and_have_captions_that_name_the_program() -> None:
