@@ -20,7 +20,13 @@ from tests.helpers.workspace import wait_until_equal
 
 import pytest
 from pyspark.sql import SparkSession
-from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+)
 
 METRIC = "orders_reader_version"
 UNREACHABLE = Pushgateway("http://127.0.0.1:9")
@@ -34,6 +40,25 @@ def frequent_idle_events(spark: SparkSession) -> Iterator[None]:
     for query in spark.streams.active:
         query.stop()
     spark.conf.unset("spark.sql.streaming.noDataProgressEventInterval")
+
+
+class RunRecorder(StreamingQueryListener):
+    """Record the run id of each event after which a ReaderVersionListener may push."""
+
+    def __init__(self) -> None:
+        self.run_ids: list[str] = []
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:
+        pass
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:
+        self.run_ids.append(str(event.progress.runId))
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:
+        self.run_ids.append(str(event.runId))
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -70,45 +95,53 @@ def test_listener_of_query_pushes_the_version_of_each_table(
     assert rate.exception() is None
 
 
-def test_listener_of_query_pushes_for_that_run_and_by_name_for_each_run(lake: Lake) -> None:
+def test_listener_of_stopped_query_pushes_nothing_for_its_next_run(lake: Lake) -> None:
     """The next run has the same query id and the same checkpoint."""
     path = lake.create("orders")
+    recorder = RunRecorder()
     with serve_codes(202) as (address, pushes):
+        gateway = Pushgateway(f"http://{address}")
 
-        def watch(query: StreamingQuery | str, metric: str) -> ReaderVersionListener:
-            listener = ReaderVersionListener(lake.spark, query, Pushgateway(f"http://{address}"), {path: metric})
-            lake.spark.streams.addListener(listener)
-            return listener
+        def pushed() -> set[float]:
+            return {push.value(METRIC) for push in pushes}
 
-        def start() -> StreamingQuery:
-            writer = read_stream(lake, path).writeStream.format("noop").queryName("billing")
-            return writer.option("checkpointLocation", f"{lake.folder}/checkpoint").start()
-
-        def pushed(metric: str) -> list[float]:
-            return [push.value(metric) for push in pushes if push.path.endswith(f"/{metric}")]
-
-        without_name = lake.spark.readStream.format("rate").load().writeStream.format("noop").start()
-        by_name = watch("billing", METRIC)
-        first = start()
-        watch(first, "first_run")
-        # After the batch, and while the query is idle.
-        wait_until_equal(lambda: [pushed(metric)[-5:] for metric in (METRIC, "first_run")], [[3] * 5] * 2, 60)
-        first.stop()
+        with running_query(lake, read_stream(lake, path)) as first:
+            lake.spark.streams.addListener(ReaderVersionListener(lake.spark, first, gateway, {path: METRIC}))
+            lake.spark.streams.addListener(recorder)  # Spark calls it after the listener
+            wait_until_equal(pushed, {3})
         lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
-        second = start()
-        assert (second.id == first.id, second.runId == first.runId) == (True, False)
-        wait_until_equal(lambda: pushed(METRIC)[-5:], [4] * 5, 60)
-        assert pushed(METRIC) == sorted(pushed(METRIC))
-        assert set(pushed(METRIC)) == {3, 4}
-        assert set(pushed("first_run")) == {3}
-        pushes.clear()
-        watch(second, "second_run")
-        wait_for("pushes for the second run", lambda: len(pushed("second_run")) > 5, 30)
-        assert set(pushed("second_run")) == {4}
-        assert pushed("first_run") == []
-        for query in (second, without_name):
+        with running_query(lake, read_stream(lake, path)) as second:
+            assert second.id == first.id
+            assert second.runId != first.runId
+            for versions in ({3}, set()):  # a push of the first run may still have been on its way
+                wait_for("events of the second run", lambda: recorder.run_ids.count(second.runId) > 3, 30)
+                assert pushed() <= versions
+                pushes.clear()
+                recorder.run_ids.clear()
+            lake.spark.streams.addListener(ReaderVersionListener(lake.spark, second, gateway, {path: METRIC}))
+            wait_for("pushes of its own listener", lambda: len(pushes) > 5, 30)
+            assert pushed() == {4}
+        lake.spark.streams.removeListener(recorder)
+
+
+def test_listener_of_query_by_name_pushes_for_each_of_its_runs(lake: Lake) -> None:
+    path = lake.create("orders")
+    with serve_codes(202) as (address, pushes):
+        listener = ReaderVersionListener(lake.spark, "billing", Pushgateway(f"http://{address}"), {path: METRIC})
+        lake.spark.streams.addListener(listener)
+        without_name = lake.spark.readStream.format("rate").load().writeStream.format("noop").start()
+        for version in (3, 4):
+            writer = read_stream(lake, path).writeStream.format("noop").queryName("billing")
+            query = writer.option("checkpointLocation", f"{lake.folder}/checkpoint").start()
+            # The first, and while it is idle.
+            wait_until_equal(lambda: [push.value(METRIC) for push in pushes[-5:]], [version] * 5, 60)
             query.stop()
-        lake.spark.streams.removeListener(by_name)
+            lake.spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, 7)")
+        without_name.stop()
+        lake.spark.streams.removeListener(listener)
+    versions = [push.value(METRIC) for push in pushes]
+    assert set(versions) == {3, 4}
+    assert versions == sorted(versions)
 
 
 # The client starts the server in a Java of its own, and then speaks to it over the network only.
