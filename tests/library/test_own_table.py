@@ -44,13 +44,10 @@ def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Works
         spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1
     """)
     settings = {"LAKE": str(lake), "PYTHONPATH": "", "SPARK_CONF_DIR": str(workspace.folder)}
-    with workspace.start("examples/own_table.py", **settings) as billing:
-        try:
-            names = (WRITER, "orders_reader_version")
-            wait_until_equal(lambda: truth.gauges(stack.pushgateway, names), {WRITER: 0, READER: 0}, limit=120)
-            wait_until_equal(firing, set())
-        finally:
-            billing.kill()
+    with workspace.start("examples/own_table.py", **settings):
+        names = (WRITER, "orders_reader_version")
+        wait_until_equal(lambda: truth.gauges(stack.pushgateway, names), {WRITER: 0, READER: 0}, limit=120)
+        wait_until_equal(firing, set())
     assert {path.name for path in lake.iterdir()} == {"orders", "checkpoints"}
     Pushgateway(stack.pushgateway).push(WRITER, 3, time.time())
     wait_until_equal(firing, set(of_lag))
