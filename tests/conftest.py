@@ -48,10 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("spark")
         if fixtures & {"workspace", "cluster"}:
             item.add_marker("process")
-        if "cluster" in fixtures:
-            item.add_marker("cluster")
-            item.add_marker("launcher")
-            item.add_marker("slow")
+        for marker in ("cluster", "launcher", "slow") if "cluster" in fixtures else ():
+            item.add_marker(marker)
         if from_pypi and item.get_closest_marker("launcher"):
             item.add_marker(pytest.mark.skip(reason="Spark's own launcher cannot start the Java from PyPI"))
 

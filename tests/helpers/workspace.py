@@ -91,7 +91,7 @@ class Workspace:
         name, *arguments = command.split()
         with subprocess.Popen(
             [*prefix, sys.executable, name if name.startswith("-") else str(self.repository / name), *arguments],
-            cwd=self.working_directory,
+            cwd=self.repository if name == "-m" else self.working_directory,
             env={**os.environ, **unusual, **self.settings(settings)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,10 +144,6 @@ class Workspace:
     def disk(self) -> Disk:
         """The files of the warehouse."""
         return Disk(self.warehouse)
-
-    def wait_for_alert(self, state: str) -> None:
-        """Wait until the alert is in this state."""
-        wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
 
 
 class SessionWorkspace(Workspace):

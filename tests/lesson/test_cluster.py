@@ -17,8 +17,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 from demo.stack import ROOT, Stack, running, wait_for
 from fast_spark.jars import EXCLUDES, JARS
 from fast_spark.tuning import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
-from tests.helpers import disk_truth as truth
-from tests.helpers.script_outputs import CREATED, VISITS, pushed
+from tests.helpers.script_outputs import CREATED, VISITS
 from tests.helpers.workspace import Workspace, errors, wait_until_equal
 
 import psutil
@@ -72,20 +71,11 @@ class Cluster(NamedTuple):
         """Submit a script, and kill it at the end of the `with` block if it is still running."""
         conf = [argument for name, value in self.settings.items() for argument in ("--conf", f"{name}={value}")]
         command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
-        command += [str(ROOT / script)]
-        environment = {
-            **os.environ,
-            "TZ": "Asia/Tokyo",
-            **MACHINE,
-            "PUSHGATEWAY_URL": self.workspace.stack.pushgateway,
-            "VISITS_WAREHOUSE": str(self.workspace.warehouse),
-            **environment,
-        }
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             process = subprocess.Popen(
-                command,
+                [*command, str(ROOT / script)],
                 cwd=self.workspace.working_directory,
-                env=environment,
+                env={**os.environ, "TZ": "Asia/Tokyo", **MACHINE, **self.workspace.settings(environment)},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -168,17 +158,14 @@ def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         yield Cluster(master, alive, folder, Workspace(folder, Stack("", pushgateway_url)))
 
 
-def packages(ivy: Path) -> list[str]:
-    """Return the options with which spark-submit fetches Delta's jars into this folder."""
-    coordinates = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
-    return ["--packages", coordinates, "--exclude-packages", EXCLUDES, "--conf", f"spark.jars.ivy={ivy}"]
-
-
 # Each test continues where the one before has ended.
 
 
 def test_create_table_under_spark_submit_with_packages_prints_the_same(cluster: Cluster) -> None:
-    assert cluster.submit("create_table.py", *packages(cluster.folder / "ivy")) == CREATED
+    coordinates = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
+    ivy = ("--conf", f"spark.jars.ivy={cluster.folder / 'ivy'}")
+    packages = ("--packages", coordinates, "--exclude-packages", EXCLUDES, *ivy)
+    assert cluster.submit("create_table.py", *packages) == CREATED
 
 
 def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(
@@ -190,30 +177,25 @@ def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigt
     del defaults["spark.master"]
     (tmp_path / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
 
-    def versions() -> dict[str, float]:
-        return truth.gauges(workspace.stack.pushgateway)
-
-    one_core = ("--conf", "spark.cores.max=1")
-    with cluster.submitted(
-        "examples/long_running_consumer.py", *KEPT_JARS, *one_core, VISITS_CONSUMER="fraud"
-    ) as consumer:
-        wait_until_equal(versions, {FRAUD: 0}, LIMIT)
+    options = (*KEPT_JARS, "--conf", "spark.cores.max=1")
+    with cluster.submitted("examples/long_running_consumer.py", *options, VISITS_CONSUMER="fraud") as consumer:
+        wait_until_equal(workspace.gauges, {FRAUD: 0}, LIMIT)
         printed_by_writer = workspace.succeed(
             "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(tmp_path), **MACHINE
         )
-        assert printed_by_writer == pushed(workspace, WRITER_VERSION, 3)
-        wait_until_equal(versions, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)
+        assert printed_by_writer == workspace.pushed(WRITER_VERSION, 3)
+        wait_until_equal(workspace.gauges, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)
         (python,) = [child for child in psutil.Process(consumer.pid).children() if child.name().startswith("python")]
         python.terminate()
         printed = cluster.finish(consumer)
-    assert printed[-1] + "\n" == pushed(workspace, FRAUD, 3)
+    assert printed[-1] + "\n" == workspace.pushed(FRAUD, 3)
     assert sum(line.startswith("|visit ") for line in printed) == 9
 
 
 def test_consumer_under_spark_submit_prints_the_same(cluster: Cluster) -> None:
     printed = cluster.submit("visits_consumer.py", *KEPT_JARS)
-    assert printed == VISITS + pushed(cluster.workspace, READER_VERSION, 3)
-    assert truth.gauges(cluster.workspace.stack.pushgateway) == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
+    assert printed == VISITS + cluster.workspace.pushed(READER_VERSION, 3)
+    assert cluster.workspace.gauges() == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
 
 
 class App(NamedTuple):
@@ -223,48 +205,35 @@ class App(NamedTuple):
     settings: dict[str, str]
     ran_on: set[str]  # the pages of the workers whose executors ran its tasks
 
-    @classmethod
-    def from_events(cls, file: Path) -> "App":
-        events: dict[str, list[dict[str, Any]]] = {}
-        for line in file.read_text().splitlines():
-            event = json.loads(line)
-            events.setdefault(event["Event"].removeprefix("SparkListener"), []).append(event)
-        pages = {
-            event["Executor ID"]: event["Executor Info"]["Log Urls"]["stdout"].partition("/logPage")[0]
-            for event in events["ExecutorAdded"]
-        }
-        settings = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
-        ran_on = {pages[event["Task Info"]["Executor ID"]] for event in events.get("TaskEnd", [])}
-        return cls(settings["spark.app.name"], settings, ran_on)
+
+def read_app(event_log: Path) -> App:
+    events: dict[str, list[dict[str, Any]]] = {}
+    for event in map(json.loads, event_log.read_text().splitlines()):
+        events.setdefault(event["Event"].removeprefix("SparkListener"), []).append(event)
+    pages = {
+        event["Executor ID"]: event["Executor Info"]["Log Urls"]["stdout"].partition("/logPage")[0]
+        for event in events["ExecutorAdded"]
+    }
+    settings = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
+    return App(
+        settings["spark.app.name"], settings, {pages[task["Task Info"]["Executor ID"]] for task in events["TaskEnd"]}
+    )
 
 
-@pytest.fixture(scope="module")
-def apps(cluster: Cluster) -> list[App]:
-    """The applications of the tests above, in the order of their starts."""
-    return [App.from_events(file) for file in sorted((cluster.folder / "events").iterdir())]
-
-
-def test_apps_on_cluster_ran_on_the_workers(cluster: Cluster, apps: list[App]) -> None:
+def test_apps_on_cluster_ran_on_the_workers_without_a_setting_for_one_machine(cluster: Cluster) -> None:
+    apps = [read_app(file) for file in sorted((cluster.folder / "events").iterdir())]
     side_by_side = ["long_running_consumer", "visits_creator_job"]
     assert [app.name for app in apps] == ["create_table", *side_by_side, "visits_consumer"]
     assert [len(app.ran_on) for app in apps if app.name in side_by_side] == [1, 1]
-    assert [app.name for app in apps if not app.ran_on] == []
     assert set().union(*(app.ran_on for app in apps if app.name not in side_by_side)) == cluster.workers
-
-
-def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps: list[App]) -> None:
-    for_one_machine = SETTINGS | SHORT_RUN
-    java = (*JAVA_OPTIONS, ONE_COMPILER, "SharedArchiveFile")
+    for_java = (*JAVA_OPTIONS, ONE_COMPILER, "SharedArchiveFile")
     for app in apps:
-        assert [name for name, value in for_one_machine.items() if app.settings.get(name) == value] == [], app.name
+        assert app.settings.items() & (SETTINGS | SHORT_RUN).items() == set(), app.name
         assert "spark.driver.extraClassPath" not in app.settings
         options = " ".join(value for name, value in app.settings.items() if name.endswith("JavaOptions"))
-        assert [option for option in java if option in options] == [], app.name
+        assert [option for option in for_java if option in options] == [], app.name
     executors = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
     assert len(executors) >= 6  # one for each of the two side by side, two for each of the others
     assert [line for line in executors if not line.startswith("Spark Executor Command: ")] == []
-    assert [option for option in java for line in executors if option in line] == []
-
-
-def test_apps_on_cluster_leave_nothing_in_the_working_directory(cluster: Cluster) -> None:
+    assert [option for option in for_java for line in executors if option in line] == []
     assert list(cluster.workspace.working_directory.iterdir()) == []

@@ -30,7 +30,7 @@ from pyspark.sql import DataFrame, SparkSession
 LIMITS = [{}, {"maxFilesPerTrigger": "1"}, {"maxFilesPerTrigger": "2"}, {"maxBytesPerTrigger": "1b"}]
 CHANGES = [
     *("append", "append", "append", "append_until_log_checkpoint", "writer"),
-    *("optimize", "vacuum", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
+    *("OPTIMIZE {}", "VACUUM {}", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
 ]
 BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH = "before offset", "after offset", "after batch", "before push"
 
@@ -65,7 +65,7 @@ class History(RuleBasedStateMachine):
     ) -> None:
         self.files = files
         for change in changes:
-            getattr(self, change)()
+            self.change(change) if change.endswith("{}") else getattr(self, change)()
             self.gauge_never_exceeds_truth_and_never_decreases()
         self.consume(limit, kill, at, append_meanwhile)
 
@@ -105,12 +105,6 @@ class History(RuleBasedStateMachine):
             self.append()
         self.gateway.push_latest(WRITER_VERSION, lambda: last_commit(self.spark, TABLE))
         assert gauges(self.gateway.address)[WRITER_VERSION] == self.disk.last_version()
-
-    def optimize(self) -> None:
-        self.change("OPTIMIZE {}")
-
-    def vacuum(self) -> None:
-        self.change("VACUUM {}")
 
     def vacuum_read_files(self) -> None:
         if not self.is_caught_up():
