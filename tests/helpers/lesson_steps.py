@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from tutorial.reset import start_over
 from tutorial.visits import TABLE, register_table
@@ -18,16 +18,6 @@ from tests.helpers.disk_truth import Disk
 from pyspark.sql import SparkSession
 
 MONTHS = 100 * 24 * 3600
-
-
-class Warehouses(NamedTuple):
-    """Ready-made warehouses, which are not to be changed."""
-
-    empty: Path
-    at_3: Path
-    read_to_3: Path
-    at_6_read_to_3: Path
-    read_to_6: Path
 
 
 def clear_session(spark: SparkSession) -> None:

@@ -2,16 +2,16 @@
 
 import os
 import signal
+from pathlib import Path
 
 from demo.stack import wait_for
-from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.workspace import SessionWorkspace, Workspace
 
 
 def test_two_writers_and_a_reader_at_once_lose_nothing(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
-    workspace.copy(warehouses.empty)
+    workspace.copy(warehouses / "empty")
     disk = workspace.disk
     with workspace.start("visits_creator_job.py") as one, workspace.start("visits_creator_job.py") as other:
         wait_for("the first commit", lambda: disk.last_version() or None, 120)
@@ -29,10 +29,10 @@ def test_two_writers_and_a_reader_at_once_lose_nothing(
 
 
 def test_consumer_when_another_uses_its_checkpoint_stops(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
     """The first consumer is suspended in the middle of its batch while the second one reads and commits it."""
-    workspace.copy(warehouses.at_3)
+    workspace.copy(warehouses / "at_3")
     pushed = workspace.pushed("visits_reader_version", 3)
     with workspace.start("visits_consumer.py") as first:
         wait_for("the first batch", lambda: workspace.disk.batches("offsets") or None, 120)

@@ -14,7 +14,7 @@ from tutorial.reset import start_over
 from tutorial.visits import TABLE, register_table
 
 import visits_consumer
-from tests.helpers.lesson_steps import NoGateway, Steps, Warehouses, clear_session
+from tests.helpers.lesson_steps import NoGateway, Steps, clear_session
 
 import pytest
 from pyspark.sql import SparkSession
@@ -26,13 +26,13 @@ START_OVER = "start over with python create_table.py"
 def steps(
     request: pytest.FixtureRequest,
     spark: SparkSession,
-    warehouses: Warehouses,
+    warehouses: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Steps:
     """The steps on a copy of a ready-made warehouse. By default the consumer has read all of a table at version 3."""
     warehouse = tmp_path / "ware house's"
-    shutil.copytree(getattr(warehouses, getattr(request, "param", "read_to_3")), warehouse)
+    shutil.copytree(warehouses / getattr(request, "param", "read_to_3"), warehouse)
     monkeypatch.setenv("VISITS_WAREHOUSE", str(warehouse))
     steps = Steps(spark, warehouse)
     steps.register()

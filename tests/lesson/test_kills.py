@@ -14,7 +14,6 @@ from random import Random
 from tutorial.script import STOPPED
 
 from demo.stack import wait_for
-from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.watcher_audit import WatchAudit
 from tests.helpers.workspace import Process, SessionWorkspace, Workspace, errors, wait_until_equal
 
@@ -29,21 +28,17 @@ def children(process: Process) -> list[psutil.Process]:
     return [psutil.Process(int(child)) for task in tasks for child in task.read_text().split()]
 
 
-def kill_all(process: Process) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-
-
-def kill_python(process: Process) -> None:
-    process.kill()
-
-
 def kill_java(process: Process) -> None:
     for child in children(process):
         child.kill()
 
 
-def press_ctrl_c(process: Process) -> None:
-    os.killpg(process.pid, signal.SIGINT)
+KILLS: dict[str, Callable[[Process], None]] = {
+    "killed": lambda process: os.killpg(process.pid, signal.SIGKILL),
+    "Python killed in": lambda process: process.kill(),
+    "Java killed in": kill_java,
+    "Ctrl-C in": lambda process: os.killpg(process.pid, signal.SIGINT),
+}
 
 
 class Audit:
@@ -64,7 +59,7 @@ class Audit:
     def rows_read_since(self, version: int) -> int:
         return self.disk.rows(range(version + 1, self.version_read() + 1))
 
-    def kill(self, script: str, kill: Callable[[Process], None], after: float) -> None:
+    def kill(self, script: str, kill: str, after: float) -> None:
         """Start a script, kill it after some seconds, and check what it printed and left behind."""
         read_before = self.version_read()
         with self.workspace.start(script) as process:
@@ -73,16 +68,16 @@ class Audit:
                 self.seen["ended before their kill"] += 1
             except subprocess.TimeoutExpired:
                 java = children(process)
-                kill(process)
-                self.seen[f"{kill.__name__} {script}"] += 1
+                KILLS[kill](process)
+                self.seen[f"{kill} {script}"] += 1
                 assert psutil.wait_procs(java, 60)[1] == []  # without its Python it may still end a commit
             out, err = process.communicate(timeout=120)
         assert "Traceback" not in err
         assert "\tat " not in err
         if process.returncode > 0:
             (line,) = errors(err)
-            assert process.returncode == (130 if kill is press_ctrl_c else 1)
-            assert line == STOPPED if kill is press_ctrl_c else line.startswith("Error: ")
+            assert process.returncode == (130 if kill == "Ctrl-C in" else 1)
+            assert line == STOPPED if kill == "Ctrl-C in" else line.startswith("Error: ")
             assert "LAG_DETECTOR_DEBUG" not in line
         assert self.gauge("writer") <= self.disk.last_version()
         assert self.gauge("reader") <= self.version_read()
@@ -123,7 +118,7 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(
                 pool.submit(
                     audit.kill,
                     script,
-                    random.choice([kill_all, kill_python, kill_java, press_ctrl_c]),
+                    random.choice([*KILLS]),
                     random.uniform(0.5, 1.6 * usual),
                 )
                 for script in (WRITER, CONSUMER)
@@ -138,13 +133,13 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(
 
 
 def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
     """The rows of a committed batch must not be lost in a buffer of the killed process."""
-    workspace.copy(warehouses.at_3)
+    workspace.copy(warehouses / "at_3")
     with workspace.start(CONSUMER) as process:
         wait_for("the batch to be committed", lambda: workspace.disk.batches("commits") or None, 120)
-        kill_all(process)
+        KILLS["killed"](process)
         out, _ = process.communicate(timeout=60)
     assert rows(out) == 9
     assert workspace.gauges().get("visits_reader_version", 3) == 3  # it may have pushed already
@@ -152,9 +147,9 @@ def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
 
 
 def test_writer_when_java_is_killed_between_commits_names_cause(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
-    workspace.copy(warehouses.empty)
+    workspace.copy(warehouses / "empty")
     with workspace.start(WRITER) as process:
         wait_for("the first commit", lambda: workspace.disk.last_version() or None, 120)
         kill_java(process)
@@ -185,7 +180,7 @@ def test_consumer_on_ctrl_c_while_java_starts_leaves_no_java_behind(
             return next((java for java in started if program in " ".join(java.cmdline())), None)
 
         java = wait_for("Java to start", starting_java, 60)
-        press_ctrl_c(process)
+        KILLS["Ctrl-C in"](process)
         out, err = process.communicate(timeout=60)
         wait_until_equal(java.is_running, False)
     assert (process.returncode, out, errors(err)) == (130, "", [STOPPED])

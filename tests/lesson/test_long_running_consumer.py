@@ -2,10 +2,10 @@
 
 import os
 import signal
+from pathlib import Path
 
 from demo.stack import wait_for
 from tests.helpers.disk_truth import times
-from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.workspace import SessionWorkspace, Workspace, errors, wait_until_equal
 
 import psutil
@@ -17,13 +17,13 @@ READER, FRAUD = "visits_reader_version", "visits_reader_version_fraud"
 
 @pytest.mark.slow
 def test_two_consumers_next_to_a_writer_push_until_stopped(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
     def last_push() -> float:
         (pushed,) = workspace.stack.query(f'push_time_seconds{{job="{READER}"}}')
         return pushed
 
-    workspace.copy(warehouses.empty)
+    workspace.copy(warehouses / "empty")
     with workspace.start(CONSUMER) as own, workspace.start(CONSUMER, VISITS_CONSUMER="fraud") as fraud:
         wait_until_equal(workspace.gauges, {READER: 0, FRAUD: 0}, limit=120)
         session_workspace.succeed("visits_creator_job.py")

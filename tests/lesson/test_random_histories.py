@@ -94,8 +94,11 @@ class History(RuleBasedStateMachine):
         self.seen["appends"] += 1
 
     def append_until_log_checkpoint(self) -> None:
-        before = self.log_checkpoints()
-        while self.log_checkpoints() == before:
+        def checkpoints() -> set[Path]:
+            return set(self.disk.log.glob("*.checkpoint.parquet"))
+
+        before = checkpoints()
+        while checkpoints() == before:
             self.append()
         self.seen["log checkpoints"] += 1
 
@@ -107,12 +110,11 @@ class History(RuleBasedStateMachine):
         assert gauges(self.gateway.address)[WRITER_VERSION] == self.disk.last_version()
 
     def vacuum_read_files(self) -> None:
-        if not self.is_caught_up():
-            return
-        check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        self.spark.conf.set(check, "false")
-        self.change("VACUUM {} RETAIN 0 HOURS")
-        self.spark.conf.unset(check)
+        if self.is_caught_up():
+            check = "spark.databricks.delta.retentionDurationCheck.enabled"
+            self.spark.conf.set(check, "false")
+            self.change("VACUUM {} RETAIN 0 HOURS")
+            self.spark.conf.unset(check)
 
     def set_property(self) -> None:
         self.change(f"ALTER TABLE {{}} SET TBLPROPERTIES ('delta.checkpointInterval' = '{3 * self.files}')")
@@ -122,11 +124,10 @@ class History(RuleBasedStateMachine):
         self.columns += 1
 
     def clean_up_log(self) -> None:
-        if not self.is_caught_up():
-            return
-        before = set(self.disk.versions())
-        self.steps.clean_up_log()
-        self.seen["commits cleaned up"] += len(before - set(self.disk.versions()))
+        if self.is_caught_up():
+            before = set(self.disk.versions())
+            self.steps.clean_up_log()
+            self.seen["commits cleaned up"] += len(before - set(self.disk.versions()))
 
     def change(self, sql: str) -> None:
         before = self.disk.last_version()
@@ -158,7 +159,10 @@ class History(RuleBasedStateMachine):
                 version = self.steps.consume(**limit)
         except StreamingQueryException as error:
             if "log was cleaned up" in error_message(error):
-                self.delete_checkpoint()
+                assert self.disk.versions()[0] > 0  # the version at which the checkpoint continues is gone
+                shutil.rmtree(self.disk.checkpoint)
+                self.committed = set()
+                self.seen["checkpoints too old for the log"] += 1
                 return
             if "SimulatedKill" not in str(error):
                 raise
@@ -184,13 +188,6 @@ class History(RuleBasedStateMachine):
         assert gauges(self.gateway.address)[READER_VERSION] == self.truth()
         self.seen["pushed versions"] += 1
 
-    def delete_checkpoint(self) -> None:
-        """Follow the error message: the log no longer has the version at which the checkpoint continues."""
-        assert self.disk.versions()[0] > 0
-        shutil.rmtree(self.disk.checkpoint)
-        self.committed = set()
-        self.seen["checkpoints too old for the log"] += 1
-
     # What must hold
 
     @invariant()
@@ -206,9 +203,6 @@ class History(RuleBasedStateMachine):
     def is_caught_up(self) -> bool:
         planned = self.disk.batches("offsets")
         return bool(planned) and planned == self.disk.batches("commits") and self.read == set(self.added)
-
-    def log_checkpoints(self) -> int:
-        return len(list(self.disk.log.glob("*.checkpoint.parquet")))
 
 
 @pytest.mark.slow

