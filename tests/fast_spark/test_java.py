@@ -114,9 +114,7 @@ def test_find_java_without_release_file_asks_the_program(
         find_java()
 
 
-def test_find_java_without_release_file_does_not_depend_on_variables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_build_of_java_does_not_depend_on_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = 'echo "Picked up JAVA_TOOL_OPTIONS: $JAVA_TOOL_OPTIONS" >&2; echo \'openjdk version "21.0.8"\' >&2'
     make_java(tmp_path, answer=answer)
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Da=b")

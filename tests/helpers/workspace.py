@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
@@ -15,9 +16,8 @@ from tutorial.script import progress
 from tutorial.error_messages import error_message
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from demo.stack import ROOT, Stack, wait_for
+from demo.stack import ROOT, Stack
 from lag_detector import Pushgateway
-from lag_detector.errors import LagDetectorError
 from tests.helpers.disk_truth import Disk, gauges
 from tests.helpers.lesson_steps import clear_session
 
@@ -37,15 +37,9 @@ def errors(stderr: str) -> list[str]:
 
 def wait_until_equal(look: Callable[[], object], expected: object, limit: float = 30) -> None:
     """Wait until `look` returns what is expected. After `limit` seconds fail with what it returned last."""
-    seen = look()
-
-    def same() -> bool | None:
-        nonlocal seen
-        seen = look()
-        return seen == expected or None
-
-    with suppress(LagDetectorError):
-        wait_for("what is expected", same, limit)
+    end = time.monotonic() + limit
+    while (seen := look()) != expected and time.monotonic() < end:
+        time.sleep(0.05)
     assert seen == expected
 
 
@@ -84,10 +78,7 @@ class Workspace:
             prefix: a program that runs it, and that program's arguments.
             settings: environment variables.
         """
-        unusual = {
-            "TZ": "Asia/Tokyo",
-            "PYTHONUNBUFFERED": "",  # set on many build machines, but not on users' machines
-        }
+        unusual = {"TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": ""}  # many build machines set the latter, users do not
         name, *arguments = command.split()
         with subprocess.Popen(
             [*prefix, sys.executable, name if name.startswith("-") else str(self.repository / name), *arguments],
@@ -147,10 +138,7 @@ class Workspace:
 
 
 class SessionWorkspace(Workspace):
-    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each.
-
-    It continues where a workspace is, and leaves exit codes and signals to the tests that run processes.
-    """
+    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each."""
 
     def __init__(self, workspace: Workspace, spark: SparkSession) -> None:
         super().__init__(workspace.folder, workspace.stack)

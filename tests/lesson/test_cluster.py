@@ -26,6 +26,8 @@ from delta import configure_spark_with_delta_pip
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
+pytestmark = [pytest.mark.launcher, pytest.mark.slow]
+
 BIN = Path(_find_spark_home(), "bin")
 DEPLOY = "org.apache.spark.deploy"
 LOOPBACK = "127.0.0.1"
@@ -37,45 +39,42 @@ MACHINE = {
     # Halves the work of ten Javas on two cores. It is in neither Spark's settings nor the command lines checked below.
     "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
+# Each differs from the tutorial's.
+SPARK_DEFAULTS = """
+spark.cores.max 1
+spark.executor.cores 1
+spark.executor.memory 512m
+spark.driver.host localhost
+spark.scheduler.minRegisteredResourcesRatio 1.0
+spark.sql.shuffle.partitions 4
+spark.databricks.delta.snapshotPartitions 4
+spark.eventLog.enabled true
+spark.eventLog.dir {folder}/events
+spark.eventLog.compress false
+spark.eventLog.rolling.enabled false
+"""
 LIMIT = 300.0  # seconds for one script
 FRAUD = f"{READER_VERSION}_fraud"
 
 
 class Cluster(NamedTuple):
-    """A running cluster and a workspace. Each of its settings differs from the tutorial's."""
+    """A running cluster and a workspace."""
 
     master: str
     workers: set[str]  # the addresses of their web pages
     folder: Path
     workspace: Workspace
 
-    @property
-    def settings(self) -> dict[str, str]:
-        return {
-            "spark.master": self.master,
-            "spark.cores.max": "2",
-            "spark.executor.cores": "1",
-            "spark.executor.memory": "512m",
-            "spark.driver.host": "localhost",
-            "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # both workers, from the first task on
-            "spark.sql.shuffle.partitions": "4",
-            "spark.databricks.delta.snapshotPartitions": "4",
-            "spark.eventLog.enabled": "true",
-            "spark.eventLog.dir": str(self.folder / "events"),
-            "spark.eventLog.compress": "false",
-            "spark.eventLog.rolling.enabled": "false",
-        }
-
     @contextmanager
     def submitted(self, script: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """Submit a script, and kill it at the end of the `with` block if it is still running."""
-        conf = [argument for name, value in self.settings.items() for argument in ("--conf", f"{name}={value}")]
-        command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
+        command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--master", self.master, "--deploy-mode", "client"]
+        ours = {"TZ": "Asia/Tokyo", "SPARK_CONF_DIR": str(self.folder), **MACHINE}
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             process = subprocess.Popen(
-                [*command, str(ROOT / script)],
+                [*command, *options, str(ROOT / script)],
                 cwd=self.workspace.working_directory,
-                env={**os.environ, "TZ": "Asia/Tokyo", **MACHINE, **self.workspace.settings(environment)},
+                env={**os.environ, **ours, **self.workspace.settings(environment)},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -91,9 +90,9 @@ class Cluster(NamedTuple):
         assert processes_in_group(process.pid) == []
         return errors((self.folder / "out").read_text())  # spark-submit puts both of Python's outputs into one
 
-    def submit(self, script: str, *options: str, **environment: str) -> str:
-        """Submit a script, wait until it has succeeded, and return its results."""
-        with self.submitted(script, *options, **environment) as process:
+    def submit(self, script: str, *options: str) -> str:
+        """Submit a script that runs on both workers, wait until it has succeeded, and return its results."""
+        with self.submitted(script, *options, "--conf", "spark.cores.max=2") as process:
             return "".join(f"{line}\n" for line in self.finish(process))
 
 
@@ -139,6 +138,7 @@ def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """A master and two workers with one core each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "events").mkdir()
+    (folder / "spark-defaults.conf").write_text(SPARK_DEFAULTS.format(folder=folder))
     address = ("--host", LOOPBACK, "--port", "0", "--webui-port", "0")
     log = folder / "master.log"
 
@@ -168,20 +168,13 @@ def test_create_table_under_spark_submit_with_packages_prints_the_same(cluster: 
     assert cluster.submit("create_table.py", *packages) == CREATED
 
 
-def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(cluster: Cluster) -> None:
     """Each has one of the two executors. The consumer's Python gets the signal, and stops Spark."""
     workspace = cluster.workspace
-    defaults = {**cluster.settings, "spark.cores.max": "1"}
-    del defaults["spark.master"]
-    (tmp_path / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
-
-    options = (*KEPT_JARS, "--conf", "spark.cores.max=1")
-    with cluster.submitted("examples/long_running_consumer.py", *options, VISITS_CONSUMER="fraud") as consumer:
+    with cluster.submitted("examples/long_running_consumer.py", *KEPT_JARS, VISITS_CONSUMER="fraud") as consumer:
         wait_until_equal(workspace.gauges, {FRAUD: 0}, LIMIT)
         printed_by_writer = workspace.succeed(
-            "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(tmp_path), **MACHINE
+            "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(cluster.folder), **MACHINE
         )
         assert printed_by_writer == workspace.pushed(WRITER_VERSION, 3)
         wait_until_equal(workspace.gauges, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)

@@ -78,11 +78,7 @@ NO_FOLDER = "cannot write its temporary files in /etc/passwd; set SPARK_LOCAL_DI
         case("Java does not get .*Could not reserve .*; ask for less in SPARK_D", _JAVA_OPTIONS="-Xmx900000g"),
         case("did not start: nowhere.invalid: (Name|Temporary failure)", SPARK_LOCAL_IP="nowhere.invalid"),
         case(NO_FOLDER, SPARK_LOCAL_DIRS="/etc/passwd"),
-        case(
-            "did not start: Unrecognized option: --no-such-option",
-            pytest.mark.launcher,
-            PYSPARK_SUBMIT_ARGS="--no-such-option pyspark-shell",
-        ),
+        case("did not start: Unrecognized option: --x", pytest.mark.launcher, PYSPARK_SUBMIT_ARGS="--x pyspark-shell"),
         configured("spark.driver.port abc", "'abc' in the config \"spark.driver.port\" is invalid"),
         configured("spark.driver.port {port}\nspark.port.maxRetries 0", "Service 'sparkDriver' failed"),
         configured("spark.eventLog.enabled true\nspark.eventLog.dir /no/such", "/no/such does not exist"),
@@ -110,11 +106,11 @@ def test_script_when_environment_keeps_spark_from_starting_names_the_cause(
 def test_script_as_child_of_live_session_names_the_variable(workspace: Workspace) -> None:
     (workspace.folder / "parent.py").write_text(IN_A_LIVE_SESSION)
     done = workspace.run(f"{workspace.folder / 'parent.py'} {ROOT / 'visits_reader.py'}")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "Error: PYSPARK_GATEWAY_PORT is inherited from a program with a Spark session of its own; unset "
-        "PYSPARK_GATEWAY_PORT and PYSPARK_GATEWAY_SECRET."
+    last_line = done.stderr.splitlines()[-1]  # after the log of the parent
+    assert last_line.startswith(
+        "Error: PYSPARK_GATEWAY_PORT is inherited from a program with a Spark session of its own"
     )
+    assert done.returncode == 1
 
 
 @pytest.mark.slow

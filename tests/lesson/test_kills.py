@@ -1,7 +1,6 @@
 """Scripts killed at any moment: nothing is lost, nothing is left to clean up, and the next run pushes both gauges."""
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -10,11 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from threading import Event
 
 from tutorial.script import STOPPED
 
+from delta_watch.watcher import Consumer, Watcher
 from demo.stack import wait_for
-from tests.helpers.watcher_audit import WatchAudit
+from tests.helpers.disk_truth import Disk
 from tests.helpers.workspace import Process, SessionWorkspace, Workspace, errors, wait_until_equal
 
 import psutil
@@ -83,7 +84,7 @@ class Audit:
         assert self.gauge("reader") <= self.version_read()
         if script == CONSUMER:
             # It may also have printed rows of a batch that was not committed. The next run repeats that batch.
-            assert rows(out) >= self.rows_read_since(read_before)
+            assert out.count("|visit ") >= self.rows_read_since(read_before)
 
     def check_next_runs(self, workspace: Workspace) -> None:
         before, read_before = self.disk.last_version(), self.version_read()
@@ -92,11 +93,50 @@ class Audit:
         assert [self.disk.rows(range(version, version + 1)) for version in range(1, before + 4)] == [3] * (before + 3)
         out = workspace.succeed(CONSUMER)
         assert self.gauge("reader") == self.version_read() == self.disk.last_version()
-        assert rows(out) == self.rows_read_since(read_before)
+        assert out.count("|visit ") == self.rows_read_since(read_before)
 
 
-def rows(printed: str) -> int:
-    return len(re.findall(r"^\|visit \d-", printed, re.MULTILINE))
+class WatchAudit:
+    """Compare what a watcher shows of a warehouse with the files before and after each round."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.watcher = Watcher({"visits": str(disk.log.parent)}, [Consumer("consumer", "visits", str(disk.checkpoint))])
+        self.seen: Counter[str] = Counter()
+        self.lags: set[int] = set()
+
+    def round(self) -> int | None:
+        """Make a round, check that its lag was true at some moment of it, and return it, in versions."""
+        read_before, head_before = self.disk.version_read(), self.disk.last_version()
+        self.watcher.run_round()
+        head_after, read_after = self.disk.last_version(), self.disk.version_read()
+        (table,) = self.watcher.states
+        (state,), head = table.consumers, table.head
+        assert head
+        assert head_before <= head.version <= head_after
+        self.seen["rounds"] += 1
+        if state.error:
+            assert read_before is None
+            assert state.error.reason in ("missing", "no_batch")
+            self.seen["rounds before the first batch"] += 1
+            return None
+        assert state.backlog
+        assert read_after is not None
+        read, lag = state.backlog.version, state.backlog.versions
+        assert (-1 if read_before is None else read_before) <= read <= read_after
+        assert 0 <= lag == head.version - read
+        # Each version has a file with three rows, except the first one, which is read in any case.
+        assert state.backlog.amount
+        assert (state.backlog.amount.files, state.backlog.amount.rows) == (lag, 3 * lag)
+        assert (state.backlog.since is None) == (lag == 0)
+        self.seen["rounds in which something happened"] += (read_before, head_before) != (read_after, head_after)
+        self.lags.add(lag)
+        return lag
+
+    def rounds(self, stopped: Event) -> None:
+        """Make one round after the other, until it is stopped."""
+        while not stopped.wait(0.05):  # a pause, so that the scripts get on too
+            self.round()
 
 
 @pytest.mark.slow
@@ -108,24 +148,25 @@ def test_scripts_when_killed_at_any_moment_lose_nothing(
     random = Random(seed)
     audit, watch = Audit(workspace), WatchAudit(workspace.disk)
     session_workspace.succeed(CREATE)
-    with watch.running() as rounds, ThreadPoolExecutor() as pool:
-        start = time.monotonic()
-        workspace.succeed(CONSUMER)
-        usual = time.monotonic() - start
-        while audit.seen.total() - audit.seen["ended before their kill"] < kills and not rounds.done():
-            # Not before half a second: until then Python itself starts, and handles Ctrl-C in its own way.
-            both = [
-                pool.submit(
-                    audit.kill,
-                    script,
-                    random.choice([*KILLS]),
-                    random.uniform(0.5, 1.6 * usual),
-                )
-                for script in (WRITER, CONSUMER)
-            ]
-            for one in both:
-                one.result()
-            audit.check_next_runs(workspace)
+    stopped = Event()
+    with ThreadPoolExecutor() as pool:
+        rounds = pool.submit(watch.rounds, stopped)
+        try:
+            start = time.monotonic()
+            workspace.succeed(CONSUMER)
+            usual = time.monotonic() - start
+            while audit.seen.total() - audit.seen["ended before their kill"] < kills and not rounds.done():
+                # Not before half a second: until then Python itself starts, and handles Ctrl-C in its own way.
+                both = [
+                    pool.submit(audit.kill, script, random.choice([*KILLS]), random.uniform(0.5, 1.6 * usual))
+                    for script in (WRITER, CONSUMER)
+                ]
+                for one in both:
+                    one.result()
+                audit.check_next_runs(workspace)
+        finally:
+            stopped.set()
+        rounds.result()
     assert watch.round() == 0
     assert len(watch.lags) > 2
     audit.seen += watch.seen
@@ -141,7 +182,7 @@ def test_consumer_when_killed_after_its_batch_has_printed_the_rows(
         wait_for("the batch to be committed", lambda: workspace.disk.batches("commits") or None, 120)
         KILLS["killed"](process)
         out, _ = process.communicate(timeout=60)
-    assert rows(out) == 9
+    assert out.count("|visit ") == 9
     assert workspace.gauges().get("visits_reader_version", 3) == 3  # it may have pushed already
     assert session_workspace.succeed(CONSUMER) == workspace.pushed("visits_reader_version", 3)
 

@@ -1,7 +1,6 @@
 """Random histories of a real table and a real stream: after every run the gauge is the version that was really read.
 
-A version has been read when the sink got each row that it added in a committed batch. A version without rows has been
-read when all versions before it have been. `make soak` runs more histories, with another seed each time.
+A version has been read when the sink got each row that it and all versions before it added, in committed batches.
 """
 
 import logging

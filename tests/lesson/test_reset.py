@@ -96,7 +96,7 @@ def test_starting_over_and_writing_in_place_of_others_change_nothing(
             add(visits, "_checkpoints/fraud/offsets/0")
         else:
             for file in (visits / "_delta_log").rglob("*.*"):
-                file.write_text('"garbage"')
+                file.write_text('"garbage"' if file.suffix == ".crc" else "garbage {")
     before = files_in(workspace.warehouse)
     for command in [*COMMANDS, *(["visits_creator_job.py"] if kind in OTHER_TABLES else [])]:
         message = workspace.fail(command)
