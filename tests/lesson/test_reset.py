@@ -101,6 +101,7 @@ def test_starting_over_and_writing_in_place_of_others_change_nothing(
     for command in [*COMMANDS, *(["visits_creator_job.py"] if kind in OTHER_TABLES else [])]:
         message = workspace.fail(command)
         assert str(visits) in message
+        assert ("is not a Delta table" in message) is (kind in ("without-log", "a-file"))
         assert "it was left alone; set VISITS_WAREHOUSE to another folder" in message
     assert files_in(workspace.warehouse) == before
     assert workspace.gauges() == {WRITER_VERSION: 3, READER_VERSION: 3}
