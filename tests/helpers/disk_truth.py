@@ -11,14 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 VERSIONS = ("visits_writer_version", "visits_reader_version", "visits_test")
 
 
-def gauges(pushgateway: str, names: Collection[str] = VERSIONS) -> dict[str, float]:
-    """Return the versions that are on a Pushgateway, by the name of their group."""
+def gauges(pushgateway: str, suffix: str = "", versions: Collection[str] = VERSIONS) -> dict[str, float]:
+    """Return the versions that are on a Pushgateway, or their gauges with this suffix, by the name of their group."""
+    names = [version + suffix for version in versions]
     return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
-
-
-def times(pushgateway: str) -> dict[str, float]:
-    """Return when those versions were committed, in Unix time, by the name of their group."""
-    return gauges(pushgateway, [f"{version}_timestamp_seconds" for version in VERSIONS])
 
 
 def samples(pushgateway: str) -> Iterator[tuple[dict[str, str], float]]:

@@ -84,10 +84,10 @@ def test_listener_of_query_pushes_the_version_of_each_table(
                 ReaderVersionListener(lake.spark, query, gateway, metrics, report=reports.append)
             )
             expected = dict.fromkeys(metrics.values(), 3.0)
-            wait_until_equal(lambda: truth.gauges(pushgateway_url, metrics.values()), expected)
+            wait_until_equal(lambda: truth.gauges(pushgateway_url, versions=metrics.values()), expected)
             lake.spark.sql(f"INSERT INTO delta.`{last_path}` VALUES (7, 7)")
             expected[last_metric] = 4.0
-            wait_until_equal(lambda: truth.gauges(pushgateway_url, metrics.values()), expected)
+            wait_until_equal(lambda: truth.gauges(pushgateway_url, versions=metrics.values()), expected)
             if v2:
                 assert_reads_v2(query, sources=len(names))
     lines = [f"{metric} 3 pushed to {pushgateway_url}" for metric in metrics.values()]
@@ -196,7 +196,7 @@ def test_listeners_push_over_spark_connect_without_deltas_plugin(tmp_path: Path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "there is no Delta table nowhere; check its name or path"
-    assert truth.gauges(pushgateway_url, ["by_name", "by_handle"]).keys() == {"by_name", "by_handle"}
+    assert truth.gauges(pushgateway_url, versions=["by_name", "by_handle"]).keys() == {"by_name", "by_handle"}
 
 
 def test_listener_when_push_fails_reports_it_once_and_retries(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

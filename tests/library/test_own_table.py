@@ -46,7 +46,7 @@ def test_example_from_another_folder_pushes_what_the_rules_need(workspace: Works
     settings = {"LAKE": str(lake), "PYTHONPATH": "", "SPARK_CONF_DIR": str(workspace.folder)}
     with workspace.start("examples/own_table.py", **settings):
         names = (WRITER, "orders_reader_version")
-        wait_until_equal(lambda: truth.gauges(stack.pushgateway, names), {WRITER: 0, READER: 0}, limit=120)
+        wait_until_equal(lambda: truth.gauges(stack.pushgateway, versions=names), {WRITER: 0, READER: 0}, limit=120)
         wait_until_equal(firing, set())
     assert {path.name for path in lake.iterdir()} == {"orders", "checkpoints"}
     Pushgateway(stack.pushgateway).push(WRITER, 3, time.time())

@@ -54,7 +54,7 @@ def test_delete_metric_keeps_the_groups_of_others(job: str, address: str) -> Non
     urlopen(Request(f"{address}/metrics/job/{job}", b"rows 3\n", method="PUT"), timeout=10).close()
     push(address, 3)
     Pushgateway(address).delete_metric(METRIC)
-    wait_until_equal(lambda: truth.gauges(address, ["rows", METRIC]), {job: 3})
+    wait_until_equal(lambda: truth.gauges(address, versions=["rows", METRIC]), {job: 3})
 
 
 @pytest.mark.parametrize(
