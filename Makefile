@@ -94,5 +94,5 @@ reset: .venv/ready ## delete the table, the checkpoints and the gauges, in wareh
 	@$(PY) -m tutorial.reset
 
 clean: ## delete all that is not in git
-	rm -rf .venv .cache warehouse .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .stack warehouse .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ from tutorial.script import progress
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from benchmarks.measuring import RUNS, Settings, table
-from demo.stack import ALERT, LAG, Stack, local_stack, pushgateway, wait_for
+from demo.stack import ALERT, LAG, local_stack, pushgateway, wait_for
 from lag_detector import Pushgateway
 
 CONSUMERS = (100, 1_000, 10_000)
@@ -48,29 +48,20 @@ def figures(folder: Path, consumers: int) -> str:
             gateway.push(READER_VERSION, version, time.time(), f"consumer_{number}", retry=False)
     with local_stack(folder, TIMES) as stack:
         # The query covers a minute, and is faster while there is less data in it.
-        wait_for("a minute of scrapes", lambda: stack.query(f"{WRITER_VERSION} offset 1m") or None, 120)
+        wait_for("a minute of scrapes", lambda: stack.query(f"{WRITER_VERSION} offset 1m"), 120)
         firing, late = f'count(ALERTS{{alertname="{ALERT}",alertstate="firing"}})', (consumers + 1) // 2
-        wait_for(f"{late} alerts", lambda: stack.query(firing) == [late] or None, 60)
+        wait_for(f"{late} alerts", lambda: stack.query(firing) == [late], 60)
         (scrape,) = stack.query('quantile_over_time(0.5, scrape_duration_seconds{job="pushgateway"}[30s])')
-        evaluation = median(seconds_of_an_evaluation(stack) for _ in range(RUNS))
-        query = median(seconds_of_a_query(stack) for _ in range(6 * RUNS))
-        plain, zipped = (kilobytes_of_a_scrape(stack, encoding) for encoding in ("identity", "gzip"))
-    return f"{plain:,.0f} | {zipped:,.0f} | {scrape * 1e3:.1f} | {evaluation * 1e3:.1f} | {query * 1e3:.1f}"
-
-
-def seconds_of_an_evaluation(stack: Stack) -> float:
-    """Return how long the next evaluation of the rule takes, according to Prometheus."""
-    time.sleep(EVALUATION)  # to poll would keep Prometheus busy with listing thousands of alerts
-    return float(stack.alert()["evaluationTime"])
-
-
-def seconds_of_a_query(stack: Stack) -> float:
-    """Return how long the alert's query takes, according to Prometheus."""
-    return float(stack.get(f"/api/v1/query?{QUERY}")["stats"]["timings"]["execTotalTime"])
-
-
-def kilobytes_of_a_scrape(stack: Stack, encoding: str) -> float:
-    """Return the size of a scrape with this encoding. Prometheus asks for gzip."""
-    request = Request(f"{stack.pushgateway}/metrics", headers={"Accept-Encoding": encoding})
-    with urlopen(request, timeout=30) as response:
-        return len(response.read()) / 1e3
+        evaluations, queries = [], []
+        for _ in range(RUNS):
+            time.sleep(EVALUATION)  # to poll would keep Prometheus busy with listing thousands of alerts
+            evaluations.append(stack.alert()["evaluationTime"])
+            answers = [stack.get(f"query?{QUERY}") for _ in range(6)]
+            queries += [answer["stats"]["timings"]["execTotalTime"] for answer in answers]
+        sizes = []
+        for encoding in ("identity", "gzip"):  # Prometheus asks for gzip
+            request = Request(f"{stack.pushgateway}/metrics", headers={"Accept-Encoding": encoding})
+            with urlopen(request, timeout=30) as response:
+                sizes.append(len(response.read()) / 1e3)
+    times = (1e3 * seconds for seconds in (scrape, median(evaluations), median(queries)))
+    return " | ".join([*(f"{size:,.0f}" for size in sizes), *(f"{milliseconds:.1f}" for milliseconds in times)])

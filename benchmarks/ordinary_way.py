@@ -56,7 +56,7 @@ def visits_creator_job(spark: SparkSession) -> None:
 
 
 def visits_reader(spark: SparkSession) -> None:
-    show(spark.table(TABLE), 0)
+    show(spark.table(TABLE))
 
 
 def visits_consumer(spark: SparkSession) -> None:
@@ -72,7 +72,7 @@ def visits_consumer(spark: SparkSession) -> None:
     push("ordinary_reader_version", json.loads(query.lastProgress.json)["sources"][0]["endOffset"]["reservoirVersion"])
 
 
-def show(visits: DataFrame, batch_id: int) -> None:
+def show(visits: DataFrame, batch_id: int = 0) -> None:
     visits.orderBy("visit_id").show(1_000_000, truncate=False)
 
 

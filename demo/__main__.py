@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from tutorial.script import run
 from tutorial.visits import READER_VERSION, WRITER_VERSION
@@ -42,43 +42,34 @@ class Story:
         self.begin = time.monotonic()
         self.seen: list[str] = []
 
-    def script(self, name: str, summary: Callable[[str], str]) -> None:
-        """Run one of the four scripts, and print a summary of its output."""
+    def script(self, name: str, summary: Callable[[str], str], kill_when: Callable[[], bool] | None = None) -> None:
+        """Run one of the four scripts to its end, or kill it at that moment. Print a summary of its output."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = self.launch(name, out, err)
+            process = subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
 
-            def result(code: int) -> str:
+            def over() -> bool:
+                return process.poll() is not None or (kill_when is not None and kill_when())
+
+            def result(_: bool) -> str:
                 out.seek(0)
                 err.seek(0)
-                if code:
-                    raise LagDetectorError(f"{name} failed: {last_line(err.read()).rstrip('.')}")
+                if process.poll() != (None if kill_when else 0):
+                    reason = (
+                        last_line(err.read()).rstrip(".") if process.poll() else "it ended before it could be killed"
+                    )
+                    raise LagDetectorError(f"{name} failed: {reason}")
                 return summary(out.read())
 
             try:
-                timed(f"python {name}", process.poll, SCRIPT_LIMIT, result)
+                timed(f"python {name}", over, SCRIPT_LIMIT, result)
             finally:
-                process.kill()
+                process.kill()  # Java ends with it
                 process.wait()
 
-    def launch(self, name: str, out: IO[str] | int, err: IO[str] | int) -> subprocess.Popen[bytes]:
-        """Start one of the four scripts."""
-        return subprocess.Popen([sys.executable, ROOT / name], env=self.environment, stdout=out, stderr=err)
-
-    def kill_consumer(self) -> None:
-        """Start the consumer, and kill it in the middle of its batch."""
-        process = self.launch("visits_consumer.py", subprocess.DEVNULL, subprocess.DEVNULL)
-
-        def batch_runs() -> bool | None:
-            if process.poll() is not None:
-                raise LagDetectorError("visits_consumer.py ended before it could be killed; run make demo again")
-            progress = self.look().progress
-            return (progress is not None and progress.is_running) or None
-
-        try:
-            timed("python visits_consumer.py", batch_runs, SCRIPT_LIMIT, lambda _: "killed in the middle of its batch")
-        finally:
-            process.kill()  # Java ends with it
-            process.wait()
+    def batch_runs(self) -> bool:
+        """Return whether the consumer is in the middle of a batch."""
+        progress = self.look().progress
+        return progress is not None and progress.is_running
 
     def look(self) -> ConsumerState:
         """Return what the watcher finds in the files of the table and of the checkpoint."""
@@ -90,15 +81,15 @@ class Story:
         """Wait until Prometheus shows these versions and their difference."""
         expected = [[writer], [], []] if reader is None else [[writer], [reader], [writer - reader]]
 
-        def shown() -> bool | None:
-            return [self.stack.query(query) for query in QUERIES] == expected or None
+        def shown() -> bool:
+            return [self.stack.query(query) for query in QUERIES] == expected
 
         timed("Prometheus scrapes", shown, 60, lambda _: f"lag {writer - reader:.0f}" if reader else "no consumer yet")
         self.note(what)
 
     def alert(self, state: str) -> None:
         """Wait until the alert is in this state."""
-        timed("the alert", lambda: self.stack.alert_state() == state or None, ALERT_LIMIT, lambda _: STATES[state])
+        timed("the alert", lambda: self.stack.alert_state() == state, ALERT_LIMIT, lambda _: STATES[state])
         self.note(f"alert {STATES[state]}")
 
     def note(self, what: str) -> None:
@@ -149,7 +140,7 @@ def play(story: Story) -> None:
 def play_killed_consumer(story: Story) -> None:
     """Write once more, and kill the consumer that reads it."""
     story.script("visits_creator_job.py", last_line)
-    story.kill_consumer()
+    story.script("visits_consumer.py", lambda printed: "killed in the middle of its batch", story.batch_runs)
     story.gauges("consumer was killed", writer=9, reader=6)
 
 

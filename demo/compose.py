@@ -28,13 +28,13 @@ def any_stack(folder: Path, timing: dict[str, str], where: str) -> Iterator[tupl
     Args:
         folder: the folder for their files.
         timing: REAL or COMPRESSED.
-        where: `docker` or `local` to allow one of them only, or nothing.
+        where: `docker` or `local` to allow only that; empty to allow both.
 
     Yields:
         Their addresses, and what runs them.
 
     Raises:
-        LagDetectorError: neither can, or the one that is allowed cannot, or `where` is something else.
+        LagDetectorError: nothing that is allowed can run them, or `where` is something else.
     """
     if where not in ("", "docker", "local"):
         raise LagDetectorError(f"STACK={where} is unknown; use STACK=docker, STACK=local, or unset it")
@@ -59,13 +59,11 @@ def compose_stack(
     services: Sequence[str] = WITHOUT_GRAFANA,
     files: Sequence[str] = ("docker-compose.yml",),
 ) -> Iterator[Stack]:
-    """Run services of the compose file until the end of the `with` block, then delete their data too.
+    """Run these services of the compose files until the end of the `with` block, then delete their data too.
 
     Args:
         folder: a new folder for the configuration of Prometheus.
         timing: REAL or COMPRESSED.
-        services: which of them.
-        files: the compose files.
 
     Raises:
         DockerError: they cannot be started.
@@ -92,28 +90,25 @@ def compose_stack(
 
 
 def check_docker() -> None:
-    """Check that Docker can run the services.
-
-    Raises:
-        DockerError: it cannot.
-    """
+    """Raise a DockerError if Docker cannot run the services."""
     docker(["docker", "version", "--format", "{{.Server.Version}}"], 30)
     if "compose" not in docker(["docker", "info", "--format", "{{range .ClientInfo.Plugins}}{{.Name}} {{end}}"], 30):
         raise DockerError("Docker failed (it has no compose plugin)")
 
 
 def docker(command: list[str], limit: float, environment: dict[str, str] | None = None) -> str:
-    """Run a command of Docker, and return the last line that it prints.
+    """Run a command of Docker for up to `limit` seconds, and return the last line that it prints.
 
     Raises:
-        DockerError: it is not there, fails, or takes longer than `limit` seconds.
+        DockerError: there is no Docker, or the command fails or takes longer.
     """
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
-    except FileNotFoundError as error:
-        raise DockerError("Docker failed (there is no docker on the PATH)") from error
-    except subprocess.TimeoutExpired as error:
-        raise DockerError(f"Docker failed (no answer within {limit:.0f} s)") from error
-    if done.returncode:
-        raise DockerError(f"Docker failed ({last_line(done.stderr).rstrip('.')})")
+        reason = done.returncode and (last_line(done.stderr).rstrip(".") or f"exit code {done.returncode}")
+    except FileNotFoundError:
+        reason = "there is no docker on the PATH"
+    except subprocess.TimeoutExpired:
+        reason = f"no answer within {limit:.0f} s"
+    if reason:
+        raise DockerError(f"Docker failed ({reason})")
     return last_line(done.stdout)

@@ -40,33 +40,32 @@ class Stack(NamedTuple):
     def query(self, promql: str, at: float | None = None) -> list[float]:
         """Return the value of each series that a query finds, now or at a Unix time."""
         when = {} if at is None else {"time": at}
-        result = self.get(f"/api/v1/query?{urlencode({'query': promql, **when})}")["result"]
+        result = self.get(f"query?{urlencode({'query': promql, **when})}")["result"]
         return [float(series["value"][1]) for series in result]
 
     def alert(self) -> dict[str, Any]:
         """Return the rule of the alert as Prometheus describes it: its state, its last evaluation and more."""
-        groups = self.get("/api/v1/rules?type=alert")["groups"]
-        return next(rule for group in groups for rule in group["rules"] if rule["name"] == ALERT)
+        rules: list[dict[str, Any]] = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+        return next(rule for rule in rules if rule["name"] == ALERT)
 
     def alert_state(self) -> str:
         """Return the state of the alert: inactive, pending or firing."""
         return str(self.alert()["state"])
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Return the data with which Prometheus' API answers."""
-        with urlopen(self.prometheus + path, timeout=10) as answer:
-            data: dict[str, Any] = json.load(answer)["data"]
-            return data
+    def get(self, path: str) -> Any:
+        """Return the data with which Prometheus' API answers a path such as `rules`."""
+        with urlopen(f"{self.prometheus}/api/v1/{path}", timeout=10) as answer:
+            return json.load(answer)["data"]
 
 
 def wait_for(what: str, probe: Callable[[], T | None], limit: float) -> T:
-    """Call `probe` until it returns something other than None, and return that.
+    """Call `probe` until it returns something, and return that.
 
     Raises:
         LagDetectorError: `limit` seconds have passed.
     """
     end = time.monotonic() + limit
-    while (found := probe()) is None:
+    while not (found := probe()):
         if time.monotonic() > end:
             raise LagDetectorError(f"gave up after waiting {limit:.0f} s for {what}; run it again")
         time.sleep(0.2)
@@ -79,13 +78,7 @@ def last_line(printed: str) -> str:
 
 
 def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> Path:
-    """Copy the configuration of Prometheus, with other times and another Pushgateway.
-
-    Args:
-        folder: the folder for the copy.
-        pushgateway: host and port to scrape.
-        timing: REAL or COMPRESSED.
-    """
+    """Copy the configuration of Prometheus to a folder, with another Pushgateway (host and port) and other times."""
     copy = folder / "prometheus"
     shutil.copytree(ROOT / "prometheus", copy)
     for file in copy.rglob("*.yml"):
@@ -97,10 +90,7 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 
 
 def listening_on(log: Path) -> str:
-    """Return the host and port that a Pushgateway or a Prometheus has logged, or nothing.
-
-    With port 0 it takes a free one. Nobody else can take that one in between.
-    """
+    """Return the host and port that a Pushgateway or a Prometheus has logged. With port 0 it chooses one."""
     found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
     return found[1] if found else ""
 
@@ -109,18 +99,18 @@ def listening_on(log: Path) -> str:
 def running(
     command: list[str], ready: str, log: Path, address: Callable[[Path], str] = listening_on
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the `with` block. The block starts once the URL `ready` answers.
+    """Run a program until the end of the `with` block, which starts once the program answers.
 
     Args:
         command: the program and its arguments.
-        ready: the URL. `{address}` in it stands for the address that the program has chosen.
+        ready: the URL at which it answers. `{address}` in it stands for the address that the program has chosen.
         log: the file for what it prints.
-        address: finds the address that the program has chosen in that file.
+        address: finds that address in the file.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
-    def answers() -> bool | None:
+    def answers() -> bool:
         if process.poll() is not None:
             last = last_line(log.read_text(errors="replace"))
             raise LagDetectorError(f"{Path(command[0]).name} did not start ({last}); fix that and run it again")
@@ -128,9 +118,9 @@ def running(
             with urlopen(ready.format(address=address(log)), timeout=5):
                 return True
         except HTTPError as error:
-            return True if error.code == 401 else None
+            return error.code == 401
         except (OSError, ValueError):  # nobody listens yet, or the address is still unknown
-            return None
+            return False
 
     try:
         wait_for(ready, answers, 60)
@@ -167,11 +157,7 @@ def local_stack(
     log = folder / "prometheus.log"
     with pushgateway(folder, port=pushgateway_port) as gateway:
         files = prometheus_files(folder, gateway.removeprefix("http://"), timing)
-        command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}"]
-        command += [
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{prometheus_port}",
-            *web_pages(command[0]),
-        ]
+        command = [program("prometheus"), f"--config.file={files / 'prometheus.yml'}", *web_pages()]
+        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{prometheus_port}"]
         with running(command, "http://{address}/-/ready", log):
             yield Stack(f"http://{listening_on(log)}", gateway)

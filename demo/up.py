@@ -17,32 +17,25 @@ from demo.compose import DockerError, check_docker
 from demo.stack import REAL, ROOT, last_line, local_stack, wait_for
 from lag_detector.errors import LagDetectorError
 
-FOLDER = ROOT / ".cache" / "stack"
+FOLDER = ROOT / ".stack"  # not in .cache, which messages tell you to delete
 RUNNING, LOG = FOLDER / "running", FOLDER / "log"  # the process that runs the programs locks the first file
-COMPOSE = ["docker", "compose", f"--file={ROOT / 'docker-compose.yml'}"]
 
 
 def up() -> None:
     """Start them, and wait until they answer."""
-    try:
-        check_docker()
-    except DockerError as error:
-        progress(f"{error}. Starting Prometheus and Pushgateway as programs of this machine …")
-    else:
-        sys.exit(subprocess.call([*COMPOSE, "up", "-d", "--wait"]))
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    compose("up", "-d", "--wait", otherwise="Starting Prometheus and Pushgateway as programs of this machine …")
+    FOLDER.mkdir(exist_ok=True)
     if not _running():
-        RUNNING.write_text("")
         with LOG.open("wb") as log:
             command = [sys.executable, "-m", "demo.up", "serve"]
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
-        def addresses() -> bool | None:
+        def answers() -> bool:
             if process.poll() is not None:
                 raise LagDetectorError(last_line(LOG.read_text()).removeprefix("Error: ").rstrip("."))
-            return len(_running()) == 2 or None
+            return len(_running()) == 2
 
-        wait_for("Prometheus and Pushgateway", addresses, 120)
+        wait_for("Prometheus and Pushgateway", answers, 120)
     print(f"{_running()[1]}. There is no Grafana: it needs Docker. To stop them: make down")
 
 
@@ -50,15 +43,22 @@ def down() -> None:
     """Stop what `up` has started, in either way."""
     if running := _running():
         os.kill(int(running[0]), signal.SIGTERM)
-        wait_for("the programs to stop", lambda: not _running() or None, 30)
-        print("Prometheus and Pushgateway are stopped; their data stays in .cache/stack.")
-        return
+        wait_for("the programs to stop", lambda: not _running(), 30)
+        print("Prometheus and Pushgateway are stopped; their data stays in .stack.")
+    else:
+        compose("down")
+        print("Nothing is running.")
+
+
+def compose(*command: str, otherwise: str = "") -> None:
+    """Run a command of Docker Compose and exit. Without Docker, print why not and what happens otherwise."""
     try:
         check_docker()
-    except DockerError:
-        print("Nothing is running.")
+    except DockerError as error:
+        if otherwise:
+            progress(f"{error}. {otherwise}")
     else:
-        sys.exit(subprocess.call([*COMPOSE, "down"]))
+        sys.exit(subprocess.call(["docker", "compose", f"--file={ROOT / 'docker-compose.yml'}", *command]))
 
 
 def serve() -> NoReturn:
@@ -68,9 +68,8 @@ def serve() -> NoReturn:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         print(os.getpid(), file=file, flush=True)
         shutil.rmtree(FOLDER / "prometheus", ignore_errors=True)
-        ports = [
-            int(os.environ.get(f"{name}_PORT") or port) for name, port in (("PUSHGATEWAY", 9091), ("PROMETHEUS", 9090))
-        ]
+        defaults = {"PUSHGATEWAY_PORT": 9091, "PROMETHEUS_PORT": 9090}
+        ports = [int(os.environ.get(name) or port) for name, port in defaults.items()]
         with local_stack(FOLDER, REAL, *ports) as stack:
             print(f"Prometheus {stack.prometheus}, Pushgateway {stack.pushgateway}", file=file, flush=True)
             while True:
@@ -78,14 +77,13 @@ def serve() -> NoReturn:
 
 
 def _running() -> list[str]:
-    """Return the id of the process that runs the programs, and their addresses once they answer; nothing without it."""
-    if not RUNNING.exists():
-        return []
-    with RUNNING.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return file.read().splitlines()
+    """Return the id of the process that runs the programs, and a line with their addresses once they answer."""
+    if RUNNING.exists():
+        with RUNNING.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().splitlines()
     return []
 
 

@@ -6,7 +6,7 @@ class LagDetectorError(Exception):
 
 
 class PushgatewayError(LagDetectorError):
-    """The Pushgateway could not be reached, or it rejected a request (`rejected`): then a retry cannot help."""
+    """The Pushgateway could not be reached or, if `rejected` is true, refused the request: a retry cannot help."""
 
     def __init__(self, message: str, rejected: bool) -> None:
         super().__init__(message)

@@ -17,11 +17,11 @@ POLL_SECONDS = 0.5
 
 
 class StopRequested(Exception):
-    """Raised in place of a batch that would start after the request. The batch is repeated by the next run."""
+    """Raised instead of starting a batch after the request. The next run of the query processes that batch."""
 
 
 class GracefulStop:
-    """Stop a query whose `foreachBatch` function is wrapped in `between_batches`.
+    """Stop a query between two batches. Its `foreachBatch` function must be wrapped in `between_batches`.
 
     Call `request` from a signal handler or from another thread.
     """
@@ -34,7 +34,7 @@ class GracefulStop:
         self._requested.set()
 
     def between_batches(self, function: BatchFunction) -> BatchFunction:
-        """Wrap a `foreachBatch` function so that no batch starts after the request."""
+        """Wrap a `foreachBatch` function, so that no batch starts after the request."""
 
         @wraps(function)
         def batch(rows: DataFrame, batch_id: int) -> None:

@@ -26,23 +26,23 @@ logger = logging.getLogger("lag_detector")
 class ReaderVersionListener(StreamingQueryListener):
     """Push the last version of each Delta table that a query has read: after each batch, and while it is idle.
 
-    Start the query, then call `spark.streams.addListener`. A failure never stops the query. It is reported once, and
-    the push is repeated after the next batch, or after 10 seconds if there is none. An unknown version is not pushed.
+    Start the query, then call `spark.streams.addListener`. A failed push never stops the query. It is reported once
+    and retried after the next batch, or after 10 seconds without one. An unknown version is not pushed.
 
     Args:
         spark: the session of the query.
         query: the query to watch, or its name where there is no handle, as in a pipeline's definitions. Other queries
             need a listener of their own, and so do later runs of this one, unless it is watched by its name.
         gateway: where to push.
-        metrics: the name of the gauge for each Delta table that the query reads, by the table's name or path. With a
-            query's name and one table here, it must be the only Delta table that the query reads.
+        metrics: the gauge's name for each Delta table that the query reads, by the table's name or path. If the query
+            is given by name and there is one table here, the query must read no other Delta table.
         consumer: the name of an additional consumer of the same tables, see `group_name`.
         report: called with one line for each newly pushed version and for each failure. By default the logger
             `lag_detector` gets them, at level INFO and WARNING.
 
     Raises:
-        LagDetectorError: the consumer's name is invalid, or one of the tables is not a Delta table. With a query's name
-            this is reported instead, since a pipeline may still create the table.
+        LagDetectorError: the consumer's name is invalid, or a table is not a Delta table. If the query is given by
+            name, the latter is reported instead: a pipeline may still create the table.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ReaderVersionListener(StreamingQueryListener):
         self._closed = False
 
     def close(self) -> None:
-        """Push nothing more. A push that is running has ended when this returns."""
+        """Stop pushing. Wait for a push that is running."""
         with self._pushing:
             self._closed = True
 
@@ -83,7 +83,7 @@ class ReaderVersionListener(StreamingQueryListener):
             self._push_all(event.progress)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:
-        """Push again although there is nothing new, so that only a dead consumer is silent."""
+        """Push again although nothing is new, so that a silent consumer is a dead one."""
         if str(event.runId) == self._run_id:
             self._push_all(self._progress if isinstance(self._query, str) else self._query.lastProgress)
 

@@ -76,7 +76,7 @@ class Pushgateway:
             version: the version of the Delta table.
             timestamp: when that version was committed, Unix time in seconds; None while it is unknown.
             consumer: the name of an additional consumer of the same table, see `group_name`.
-            retry: whether to retry for up to 30 seconds; else one attempt of 5 seconds.
+            retry: whether to retry for up to 30 seconds, instead of one attempt of up to 5 seconds.
 
         Raises:
             PushgatewayError: the gateway did not accept it. The gauge there is unchanged.
@@ -96,10 +96,10 @@ class Pushgateway:
         )
 
     def push_latest(self, metric: str, latest: Callable[[], Version]) -> int:
-        """Push the latest version, and again if it has changed in the meantime, as it does with several writers.
+        """Push the latest version, and push again if another writer has committed in the meantime.
 
-        At most 10 times. If the version still changes then, the gauge may be behind the table, by what was committed
-        during one push and one call of `latest`, until the next push of any writer.
+        Push up to 10 times. If the version has changed after the last push too, the gauge is behind the table until
+        the next push of any writer.
 
         Args:
             metric: the gauge's name.
@@ -128,21 +128,22 @@ class Pushgateway:
 
         Raises:
             PushgatewayError: the gateway did not do it.
-            LagDetectorError: another group has the metric too. With two of them a query is ambiguous, and if their
-                types differ, the gateway rejects every push.
+            LagDetectorError: another program has pushed the metric to a group of its own. That makes queries ambiguous,
+                and if the types differ, the gateway rejects every push.
         """
-        groups = self._groups(metric, retry)
-        for labels, names in groups:
+        others = []
+        for labels, names in self._groups(metric, retry):
             if _is_group_of(metric, labels, names):
                 self.delete_group(labels["job"], retry)
-        for labels, names in groups:
-            if names & {metric, f"{metric}_timestamp_seconds"} and not _is_group_of(metric, labels, names):
-                job_first = sorted(labels, key=lambda name: name != "job")
-                path = "/".join(quote(f"{name}/{labels[name]}") for name in job_first)
-                raise LagDetectorError(
-                    f"the Pushgateway has {metric} in the group {labels} too, pushed by another program; delete that "
-                    f"group with curl -X DELETE {self}/metrics/{path}"
-                )
+            elif names & {metric, f"{metric}_timestamp_seconds"}:
+                others.append(labels)
+        if others:
+            labels = others[0]
+            path = "/".join(quote(f"{name}/{labels[name]}") for name in sorted(labels, key=lambda name: name != "job"))
+            raise LagDetectorError(
+                f"another program has pushed {metric} to the group {labels} of the Pushgateway; delete that group with "
+                f"curl -X DELETE {self}/metrics/{path}"
+            )
 
     def delete_group(self, group: str, retry: bool = True) -> None:
         """Delete one group, whether it is there or not.
@@ -195,7 +196,7 @@ class Pushgateway:
                 return bytes(response.read())
         except HTTPError as error:
             body = ""
-            with suppress(OSError, HTTPException):  # it says why; read it here, where the time is limited
+            with suppress(OSError, HTTPException):  # the body says why; read it here, where the time is limited
                 body = error.read(MAX_BODY).decode(errors="replace").partition("\n")[0].strip()
             reason = ": ".join(filter(None, (error.reason, body)))
             raise HTTPError(error.url, error.code, reason, error.headers, None) from error
@@ -205,7 +206,7 @@ class Pushgateway:
 
         Args:
             request: takes a timeout in seconds.
-            consequence: what it means that the request failed.
+            consequence: what a failure means for the caller, for the message.
             retry: whether to make more than one attempt.
         """
         end = time.monotonic() + TIME_LIMIT
@@ -241,17 +242,17 @@ def group_name(metric: str, consumer: str = "") -> str:
 
 
 def _is_group_of(metric: str, labels: dict[str, str], names: set[str]) -> bool:
-    """Return whether a group has the name that `group_name` gives it, for any consumer, and only what `push` pushes."""
+    """Return whether this library has pushed a group: its name is that of a consumer, and it has no other metrics."""
     added_by_gateway = {"push_time_seconds", "push_failure_time_seconds", "last_push_successful"}
     is_named = labels.keys() == {"job"} and re.fullmatch(f"{metric}(_{CONSUMER})?", labels["job"])
     return bool(is_named) and names <= {metric, f"{metric}_timestamp_seconds", *added_by_gateway}
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """Follow no redirect: the next address would get the password, and what is pushed gets lost."""
+    """Follow no redirect: the other address would get the password, and the redirected request loses what is pushed."""
 
     def redirect_request(self, *_: object) -> None:
-        """Leave the answer to the handler of errors."""
+        """Return nothing, so that the answer becomes an HTTPError."""
 
 
 def _without_login(url: str) -> str:
@@ -266,9 +267,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _within(seconds: float, request: Callable[[float], T]) -> T:
-    """Make a request that ends after `seconds` at most.
+    """Make a request, and give up after `seconds`.
 
-    In a thread of its own: a socket's timeout restarts with every byte, and resolving a host name has none.
+    It needs a thread: a socket's timeout restarts with every byte, and resolving a host name has no timeout.
     """
     outcome: Future[T] = Future()
 
@@ -280,16 +281,14 @@ def _within(seconds: float, request: Callable[[float], T]) -> T:
 
     Thread(target=work, daemon=True).start()
     try:
-        return outcome.result(timeout=seconds + 0.1)  # the socket's own timeout first: it says more
+        return outcome.result(timeout=seconds + 0.1)  # the socket's own timeout comes first: its message says more
     except FutureTimeoutError as error:
         raise TimeoutError("timed out") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError) and (location := error.headers.get("Location")):
-        return (
-            f"redirects to {_without_login(location)}, which is not followed, so give the address that answers itself"
-        )
+        return f"redirects to {_without_login(location)}, which is not followed; use an address without a redirect"
     if isinstance(error, HTTPError):
         return f"answered {error.code} {error.reason}".rstrip()
     cause = getattr(error, "reason", error)

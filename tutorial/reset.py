@@ -96,7 +96,7 @@ def _columns(version: WarehousePath) -> list[tuple[str, str, bool]] | None:
 
 
 def main() -> None:
-    """Delete them."""
+    """Delete what the tutorial has made, and keep going without a Pushgateway."""
     gateway = pushgateway()
     with delta_session("reset") as spark:
         progress("Deleting the table, the checkpoints and the gauges …")

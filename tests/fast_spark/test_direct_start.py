@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ rootLogger.appenderRef.stdout.ref = console
 appender.console.type = Console
 appender.console.name = console
 appender.console.target = SYSTEM_OUT
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d %p %m%n
 """
 INSPECT = """
 import json
@@ -57,41 +54,26 @@ def inspect(workspace: Workspace, **settings: str) -> Any:
     """Run a session with these environment variables, and return what it is made of."""
     script = workspace.folder / "inspect_session.py"
     script.write_text(INSPECT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(workspace.warehouse)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
-        cwd=workspace.working_directory,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["rows"] == 10
-    assert found["by_python_worker"] == 6
-    assert found["inherited"] == []
+    found = json.loads(workspace.succeed(f"{script} {workspace.warehouse}", PYTHONPATH=str(ROOT), **settings))
+    assert (found["rows"], found["by_python_worker"], found["inherited"]) == (10, 6, [])
+    expected = local_settings(short_run=True)
+    assert {name: found["conf"][name] for name in expected} == expected
+    found["direct"] = launch.GATEWAY_SERVER in found["java"]
     return found
-
-
-def is_direct(found: Any) -> bool:
-    return launch.GATEWAY_SERVER in found["java"]
 
 
 @pytest.mark.launcher
 @pytest.mark.slow
 def test_session_without_settings_starts_java_directly_as_the_launcher_would(workspace: Workspace) -> None:
     found = inspect(workspace, JAVA_TOOL_OPTIONS="-Dcompany=yes")
-    assert is_direct(found)
-    assert found["property"] == "yes"
     launched = inspect(workspace, PYSPARK_SUBMIT_ARGS="pyspark-shell")
-    assert not is_direct(launched)
-    ours, theirs = (set(each["java"]) for each in (found, launched))
-    only_theirs = {option for option in theirs - ours if option.startswith("-") and not option.startswith("--conf")}
-    assert only_theirs == {"--add-modules=jdk.incubator.vector", "-Dderby.connection.requireAuthentication=false"}
-    expected = {"spark.master": "local[*]", **local_settings(short_run=True)}
-    assert {name: found["conf"][name] for name in expected} == expected
-    assert {name: launched["conf"][name] for name in expected} == expected
-    assert found["conf"]["spark.sql.extensions"] == launched["conf"]["spark.sql.extensions"]
+    assert (found["direct"], launched["direct"]) == (True, False)
+    assert found["property"] == "yes"
+    only_launched = {option for option in {*launched["java"]} - {*found["java"]} if option.startswith("-")} - {"--conf"}
+    assert only_launched == {"--add-modules=jdk.incubator.vector", "-Dderby.connection.requireAuthentication=false"}
+    for name in ("spark.master", "spark.sql.extensions"):
+        assert found["conf"][name] == launched["conf"][name]
+    assert found["conf"]["spark.master"] == "local[*]"
     assert found["megabytes"] == launched["megabytes"]
 
 
@@ -110,40 +92,41 @@ def test_session_with_class_path_and_configuration_of_others_keeps_them(workspac
         SPARK_MASTER="local[1]",
         PYSPARK_SUBMIT_ARGS="--driver-class-path /opt/jdbc/x.jar pyspark-shell",
     )
-    assert not is_direct(found)
+    assert not found["direct"]
     assert found["megabytes"] > 1400
     assert found["property"] == "yes"
     assert "/opt/jdbc/x.jar" in found["class_path"]
-    expected = {"spark.company.setting": "here", "spark.master": "local[1]", **local_settings(short_run=True)}
-    assert {name: found["conf"][name] for name in expected} == expected
+    assert (found["conf"]["spark.company.setting"], found["conf"]["spark.master"]) == ("here", "local[1]")
+
+
+@pytest.mark.slow
+def test_script_with_own_java_options_prints_no_warning(workspace: Workspace) -> None:
+    """Another garbage collector and heap size, as a company may set them for all its Java programs."""
+    workspace.succeed("create_table.py", JDK_JAVA_OPTIONS="-XX:+UseParallelGC", _JAVA_OPTIONS="-Xmx800m")
 
 
 @pytest.mark.parametrize(
-    ("variables", "files", "expected"),
+    ("variables", "file", "expected"),
     [
-        ({}, (), False),
-        ({"SPARK_MASTER": "local[1]", "SPARK_LOCAL_DIRS": "/x", "SPARK_HOME": "/x"}, (), False),
-        ({"SPARK_DRIVER_MEMORY": ""}, (), False),
-        ({"SPARK_AUTH_SOCKET_TIMEOUT": "15", "SPARK_BUFFER_SIZE": "65536"}, (), False),
-        ({}, ("spark-defaults.conf.template", ".hidden"), False),
-        ({"SPARK_DRIVER_MEMORY": "2g"}, (), True),
-        ({"SPARK_CONF_DIR": "/x"}, (), True),
-        ({"SPARK_SUBMIT_OPTS": "-Dx"}, (), True),
-        ({"PYSPARK_SUBMIT_ARGS": "pyspark-shell"}, (), True),
-        ({"HADOOP_CONF_DIR": "/x"}, (), True),
-        ({}, ("spark-defaults.conf",), True),
-        ({}, ("spark-env.sh",), True),
-        ({}, ("log4j2.properties",), True),
+        ({}, "", False),
+        ({"SPARK_MASTER": "local[1]", "SPARK_LOCAL_DIRS": "/x", "SPARK_HOME": "/x"}, "", False),
+        ({"SPARK_DRIVER_MEMORY": ""}, "", False),
+        ({"SPARK_AUTH_SOCKET_TIMEOUT": "15", "SPARK_BUFFER_SIZE": "65536"}, "", False),
+        ({}, "spark-defaults.conf.template", False),
+        ({}, ".hidden", False),
+        *(({name: "x"}, "", True) for name in ("SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "SPARK_SUBMIT_OPTS")),
+        *(({name: "x"}, "", True) for name in ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR")),
+        *(({}, name, True) for name in ("spark-defaults.conf", "spark-env.sh", "log4j2.properties")),
     ],
 )
 def test_spark_is_configured_by_variables_and_files(
-    variables: dict[str, str], files: tuple[str, ...], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], file: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith(("SPARK_", "PYSPARK_", "HADOOP_", "YARN_"))]:
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    for file in files:
+    if file:
         (tmp_path / file).touch()
     assert spark_is_configured(tmp_path) is expected
 
@@ -179,13 +162,17 @@ def test_start_java_on_ctrl_c_meanwhile_is_killed(tmp_path: Path, monkeypatch: p
     assert started[0].returncode == -signal.SIGKILL
 
 
-def test_start_java_that_ends_raises(tmp_path: Path) -> None:
-    with pytest.raises(PySparkRuntimeError, match="JAVA_GATEWAY_EXITED"):
-        launch_directly(fake_java(tmp_path, "exit 1"), [], [], None)
-
-
-def test_start_java_without_execute_bits_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "error", "message"),
+    [
+        (0o755, PySparkRuntimeError, "JAVA_GATEWAY_EXITED"),
+        (0o644, SparkStartError, "Java at {program} does not start .Permission denied.; install"),
+    ],
+)
+def test_start_java_that_ends_or_cannot_be_executed_raises(
+    mode: int, error: type[Exception], message: str, tmp_path: Path
+) -> None:
     java = fake_java(tmp_path, "exit 1")
-    Path(java.program).chmod(0o644)
-    with pytest.raises(SparkStartError, match=f"Java at {java.program} does not start .Permission denied.; install"):
+    Path(java.program).chmod(mode)
+    with pytest.raises(error, match=message.format(program=java.program)):
         launch_directly(java, [], [], None)

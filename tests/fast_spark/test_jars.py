@@ -47,16 +47,12 @@ def test_java_that_fetches_trusts_what_python_trusts(tmp_path: Path, monkeypatch
     with (tmp_path / "java.log").open("wb") as log:
         gateway = launch_directly(find_java(), [], [], log)
 
-    def status() -> int:
-        return int(
-            gateway.jvm.java.net.URL(f"https://127.0.0.1:{server.server_port}/").openConnection().getResponseCode()
-        )
-
+    url = gateway.jvm.java.net.URL(f"https://127.0.0.1:{server.server_port}/")
     try:
         with pytest.raises(Py4JJavaError, match="PKIX path building failed"):
-            status()
+            url.openConnection().getResponseCode()
         jars._trust_what_python_trusts(gateway.jvm)
-        assert status() == 501  # the server knows no GET
+        assert url.openConnection().getResponseCode() == 501  # the server knows no GET
     finally:
         gateway.shutdown()
         gateway.proc.stdin.close()

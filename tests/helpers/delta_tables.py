@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -33,14 +32,3 @@ class Lake:
         # The session must not remember an earlier table of this name.
         self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
         return str(shutil.copytree(original, self.folder / name))
-
-    def stream(self, *paths: str, **options: str) -> Any:
-        """Read what is new in these tables in one query, and return its last progress."""
-        tables = [self.spark.readStream.format("delta").options(**options).load(path) for path in paths]
-        stream = tables[0]
-        for table in tables[1:]:
-            stream = stream.union(table)
-        writer = stream.writeStream.foreachBatch(lambda rows, batch: None).trigger(availableNow=True)
-        query = writer.option("checkpointLocation", f"{self.folder}/checkpoint").start()
-        query.awaitTermination()
-        return query.lastProgress

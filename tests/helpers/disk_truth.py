@@ -1,9 +1,9 @@
 """The ground truth on disk and on the Pushgateway, found without Spark and without the code under test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,14 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 VERSIONS = ("visits_writer_version", "visits_reader_version", "visits_test")
 
 
-def gauges(pushgateway: str) -> dict[str, float]:
-    """Return the versions that are on a Pushgateway, by the name of their group."""
-    return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in VERSIONS}
-
-
-def times(pushgateway: str) -> dict[str, float]:
-    """Return when those versions were committed, in Unix time, by the name of their group."""
-    names = [f"{version}_timestamp_seconds" for version in VERSIONS]
+def gauges(pushgateway: str, suffix: str = "", versions: Collection[str] = VERSIONS) -> dict[str, float]:
+    """Return the versions that are on a Pushgateway, or their gauges with this suffix, by the name of their group."""
+    names = [version + suffix for version in versions]
     return {series["job"]: value for series, value in samples(pushgateway) if series["__name__"] in names}
 
 
@@ -57,8 +52,8 @@ class Disk(NamedTuple):
 
     def rows(self, versions: range) -> int:
         """Return how many rows these versions added."""
-        lines = [line for version in versions for line in self.commit(version).read_text().splitlines()]
-        return sum(json.loads(add["stats"])["numRecords"] for add in self._actions(lines, "add"))
+        actions = [json.loads(line) for each in versions for line in self.commit(each).read_text().splitlines()]
+        return sum(json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action)
 
     def batches(self, kind: str) -> set[int]:
         """Return the batches that the checkpoint has in `offsets` (planned) or in `commits` (done)."""
@@ -71,7 +66,3 @@ class Disk(NamedTuple):
             return None
         offset = json.loads((self.checkpoint / "offsets" / str(max(done))).read_text().splitlines()[-1])
         return None if offset["isStartingVersion"] else int(offset["reservoirVersion"]) - 1
-
-    @staticmethod
-    def _actions(lines: list[str], kind: str) -> list[dict[str, Any]]:
-        return [action[kind] for action in map(json.loads, lines) if kind in action]

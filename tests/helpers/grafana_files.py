@@ -35,37 +35,34 @@ DASHBOARDS = (DASHBOARD, CONSUMERS)
 register_default_plugins()
 
 
-def lost_keys(written: Any, kept: Any, place: str = "$") -> Iterator[str]:
-    """Yield the places in `written` that `kept` does not have, or has with another value."""
-    if isinstance(written, dict) and isinstance(kept, dict):
-        for key, value in written.items():
-            if key in kept:
-                yield from lost_keys(value, kept[key], f"{place}.{key}")
-            else:
-                yield f"{place}.{key}"
-    elif isinstance(written, list) and isinstance(kept, list) and len(written) == len(kept):
-        for index, (one, other) in enumerate(zip(written, kept, strict=True)):
-            yield from lost_keys(one, other, f"{place}[{index}]")
-    elif written != kept:
-        yield place
+def leaves(tree: Any, place: str = "$") -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of everything in a tree that contains nothing else."""
+    if tree and isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{place}.{key}")
+    elif tree and isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{place}[{index}]")
+    else:
+        yield place, tree
 
 
-def lost_keys_of_dashboard(written: Json) -> list[str]:
-    """Return what Grafana's own types lose of a dashboard."""
-    return list(lost_keys(written, _round_trip(dashboard.Dashboard, written)))
+def lost_keys_of_dashboard(written: Json) -> set[str]:
+    """Return the places of what Grafana's own types lose of a dashboard."""
+    return _lost_keys(dashboard.Dashboard, written)
 
 
-def lost_keys_of_rule(rule: Json) -> set[str]:
-    """Return what they lose of an alert, apart from what they lack."""
+def lost_keys_of_rule(written: Json) -> set[str]:
+    """Return the places of what they lose of an alert, apart from what they lack."""
     # Grafana's export has four keys that the types lack: two for the link to a panel, two in a classic condition.
     condition = "$.data[1].model.conditions[0]"
     lacking = {"$.dashboardUid", "$.panelId", f"{condition}.type", f"{condition}.reducer.params"}
-    return set(lost_keys(rule, _round_trip(alerting.Rule, rule))) ^ lacking
+    return _lost_keys(alerting.Rule, written) ^ lacking
 
 
-def _round_trip(model: Any, written: Json) -> Json:
-    kept: Json = json.loads(JSONEncoder().encode(model.from_json(copy.deepcopy(written))))
-    return kept
+def _lost_keys(model: Any, written: Json) -> set[str]:
+    kept = dict(leaves(json.loads(JSONEncoder().encode(model.from_json(copy.deepcopy(written))))))
+    return {place for place, value in leaves(written) if kept.get(place, "lost") != value}
 
 
 def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str]:
@@ -73,7 +70,7 @@ def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str
     sources = {source["uid"] for source in datasources["datasources"]} | {"__expr__", "-- Grafana --"}
     panels = {panel["id"] for panel in dashboard["panels"]}
     variables = {variable["name"] for variable in dashboard.get("templating", {}).get("list", [])}
-    for place, value in (*_leaves(alerting, "alerting"), *_leaves(dashboard, "dashboard")):
+    for place, value in (*leaves(alerting, "alerting"), *leaves(dashboard, "dashboard")):
         if isinstance(value, str) and place.startswith("dashboard."):
             named = set(re.findall(r"\$\{?([a-z]\w*)", value))
             yield from (f"{place}: ${name}" for name in sorted(named - variables))
@@ -94,14 +91,6 @@ def dangling(datasources: Json, alerting: Json, dashboard: Json) -> Iterator[str
         for override in panel["fieldConfig"]["overrides"]:
             if override["matcher"]["options"] not in series:
                 yield f"{panel['title']}: {override['matcher']['options']}"
-
-
-def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict | list):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _leaves(value, f"{place}.{key}")
-    else:
-        yield place, tree
 
 
 def queries(dashboard: Json = DASHBOARD, **chosen: str) -> dict[str, str]:

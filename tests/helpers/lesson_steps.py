@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from tutorial.reset import start_over
 from tutorial.visits import TABLE, register_table
@@ -16,18 +16,6 @@ from lag_detector import Pushgateway
 from tests.helpers.disk_truth import Disk
 
 from pyspark.sql import SparkSession
-
-MONTHS = 100 * 24 * 3600
-
-
-class Warehouses(NamedTuple):
-    """Ready-made warehouses, which are not to be changed."""
-
-    empty: Path
-    at_3: Path
-    read_to_3: Path
-    at_6_read_to_3: Path
-    read_to_6: Path
 
 
 def clear_session(spark: SparkSession) -> None:
@@ -77,6 +65,7 @@ class Steps:
 
     def clean_up_log(self) -> None:
         """Make all files of the log months old. The next commit writes a checkpoint and deletes those before it."""
+        months_ago = time.time() - 100 * 24 * 3600
         for file in self.disk.log.iterdir():
-            os.utime(file, times=(time.time() - MONTHS,) * 2)
+            os.utime(file, times=(months_ago, months_ago))
         self.spark.sql(f"ALTER TABLE {TABLE} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")

@@ -5,14 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 
 def run_histories(machine: type[RuleBasedStateMachine], histories: int, number: int, steps: int) -> None:
-    """Run random histories.
-
-    Args:
-        machine: the rules of a history.
-        histories: how many of them.
-        number: the seed of the random choices.
-        steps: how many steps each of them has at most.
-    """
+    """Run so many random histories of these rules, with this seed, and with at most so many steps each."""
     run_state_machine_as_test(
         seed(number)(machine),
         settings=settings(

@@ -1,7 +1,5 @@
 """What the scripts print."""
 
-from tests.helpers.workspace import Workspace
-
 CREATED = """\
 +----------------------------+------------------------+
 |name                        |tableFeatures           |
@@ -34,8 +32,3 @@ VISITS = """\
 +---------+----------------------+-------+------------+
 
 """
-
-
-def pushed(workspace: Workspace, group: str, version: int) -> str:
-    """Return the line that a script prints after a push."""
-    return f"{group} {version} pushed to {workspace.stack.pushgateway}\n"

@@ -4,23 +4,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from signal import SIGKILL
 
 from tutorial.script import progress
 from tutorial.error_messages import error_message
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
-from demo.stack import ROOT, Stack, wait_for
+from demo.stack import ROOT, Stack
 from lag_detector import Pushgateway
-from lag_detector.errors import LagDetectorError
+from tests.helpers.disk_truth import Disk, gauges
 from tests.helpers.lesson_steps import clear_session
 
 import pytest
 from pyspark.sql import SparkSession
+
+Process = subprocess.Popen[str]
 
 # Root can write everywhere, unless it gives that up.
 WITHOUT_ROOT = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
@@ -33,15 +37,9 @@ def errors(stderr: str) -> list[str]:
 
 def wait_until_equal(look: Callable[[], object], expected: object, limit: float = 30) -> None:
     """Wait until `look` returns what is expected. After `limit` seconds fail with what it returned last."""
-    seen = look()
-
-    def same() -> bool | None:
-        nonlocal seen
-        seen = look()
-        return seen == expected or None
-
-    with suppress(LagDetectorError):
-        wait_for("what is expected", same, limit)
+    end = time.monotonic() + limit
+    while (seen := look()) != expected and time.monotonic() < end:
+        time.sleep(0.05)
     assert seen == expected
 
 
@@ -51,6 +49,7 @@ class Workspace:
     def __init__(self, folder: Path, stack: Stack) -> None:
         self.folder = folder
         self.stack = stack
+        self.repository = ROOT
         self.working_directory = folder / "cwd"
         self.working_directory.mkdir(exist_ok=True)
         self.warehouse = folder / "warehouse"
@@ -61,28 +60,40 @@ class Workspace:
         for metric in (WRITER_VERSION, READER_VERSION):
             Pushgateway(self.stack.pushgateway).delete_metric(metric)
 
-    def start(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.Popen[str]:
-        """Start a script in a process group of its own.
+    def copy_scripts(self) -> Path:
+        """Run from now on a copy of the scripts, in its folder, and return its cache, which does not exist yet."""
+        self.repository = self.working_directory = self.folder / "a user's copy"
+        for package in ("delta_watch", "fast_spark", "lag_detector", "tutorial"):
+            shutil.copytree(ROOT / package, self.repository / package)
+        for script in ROOT.glob("*.py"):
+            shutil.copy(script, self.repository)
+        return self.repository / ".cache"
+
+    @contextmanager
+    def start(self, command: str, prefix: Sequence[str] = (), **settings: str) -> Iterator[Process]:
+        """Start a script in a process group of its own, and kill the group at the end of the `with` block.
 
         Args:
-            command: the script's path in the repository, and its arguments.
+            command: the script's path in the repository, or Python's own options; and the arguments.
             prefix: a program that runs it, and that program's arguments.
             settings: environment variables.
         """
-        unusual = {
-            "TZ": "Asia/Tokyo",
-            "PYTHONUNBUFFERED": "",  # set on many build machines, but not on users' machines
-        }
+        unusual = {"TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": ""}  # many build machines set the latter, users do not
         name, *arguments = command.split()
-        return subprocess.Popen(
-            [*prefix, sys.executable, str(ROOT / name), *arguments],
-            cwd=self.working_directory,
+        with subprocess.Popen(
+            [*prefix, sys.executable, name if name.startswith("-") else str(self.repository / name), *arguments],
+            cwd=self.repository if name == "-m" else self.working_directory,
             env={**os.environ, **unusual, **self.settings(settings)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, SIGKILL)
 
     def settings(self, more: dict[str, str]) -> dict[str, str]:
         """Return the environment variables that make a script use this workspace."""
@@ -91,10 +102,7 @@ class Workspace:
     def run(self, command: str, prefix: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a script to its end, whatever that is."""
         with self.start(command, prefix, **settings) as process:
-            try:
-                out, err = process.communicate(timeout=180)
-            finally:
-                process.kill()
+            out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def succeed(self, command: str, prefix: Sequence[str] = (), **settings: str) -> str:
@@ -115,23 +123,22 @@ class Workspace:
         assert "Exception" not in lines[0]
         return lines[0]
 
-    def wait_for_versions(self, *expected: list[float]) -> None:
-        """Wait until Prometheus has these values of the writer's and the reader's version."""
-        queries = (WRITER_VERSION, READER_VERSION)
-        wait_for(
-            f"{expected} in Prometheus", lambda: tuple(map(self.stack.query, queries)) == expected or None, limit=30
-        )
+    def pushed(self, group: str, version: int) -> str:
+        """Return the line that a script prints after a push."""
+        return f"{group} {version} pushed to {self.stack.pushgateway}\n"
 
-    def wait_for_alert(self, state: str) -> None:
-        """Wait until the alert is in this state."""
-        wait_for(f"the alert to be {state}", lambda: self.stack.alert_state() == state or None, limit=60)
+    def gauges(self) -> dict[str, float]:
+        """Return the versions that are on the Pushgateway, by the name of their group."""
+        return gauges(self.stack.pushgateway)
+
+    @property
+    def disk(self) -> Disk:
+        """The files of the warehouse."""
+        return Disk(self.warehouse)
 
 
 class SessionWorkspace(Workspace):
-    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each.
-
-    It continues where a workspace is, and leaves exit codes and signals to the tests that run processes.
-    """
+    """A workspace whose scripts run inside the shared session, which saves a start of Spark for each."""
 
     def __init__(self, workspace: Workspace, spark: SparkSession) -> None:
         super().__init__(workspace.folder, workspace.stack)

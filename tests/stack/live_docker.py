@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
@@ -22,35 +22,32 @@ from tests.helpers.workspace import wait_until_equal
 
 import pytest
 
+T = TypeVar("T")
 
-def docker(*arguments: str, fails: bool = False) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+def docker(*arguments: str, fails: bool = False, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+    )
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr if fails else done.stdout.strip()
 
 
-def containers(project: str = PROJECT) -> list[dict[str, Any]]:
+def containers(project: str = PROJECT) -> dict[str, dict[str, Any]]:
+    """Return the containers of a project by their services, as `docker inspect` describes them."""
     ids = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={project}").split()
-    return list(json.loads(docker("inspect", *ids))) if ids else []
-
-
-def container(service: str) -> dict[str, Any]:
-    (found,) = [c for c in containers() if c["Config"]["Labels"]["com.docker.compose.service"] == service]
-    return found
+    found = json.loads(docker("inspect", *ids)) if ids else []
+    return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
 
 def address(service: str) -> str:
-    ((binding,),) = container(service)["NetworkSettings"]["Ports"].values()
+    ((binding,),) = containers()[service]["NetworkSettings"]["Ports"].values()
     return f"http://{binding['HostIp']}:{binding['HostPort']}"
 
 
 def stack_now() -> Stack:
     """Return the stack's addresses. A container that is started again gets another free port."""
     return Stack(**{service: address(service) for service in WITHOUT_GRAFANA})
-
-
-def volumes(project: str) -> set[str]:
-    return set(docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={project}").split())
 
 
 @pytest.fixture(scope="module")
@@ -82,42 +79,36 @@ def test_restarted_services_keep_their_data(stack: Stack) -> None:
     push(stack, 9, 6)
     wait_until_equal(lambda: stack.query(LAG), [3])
     before = time.time()
-    for container in containers():
+    for container in containers().values():
         docker("restart", container["Id"])
     again = stack_now()
-    wait_for("the gauges", lambda: answers(again) or None, 60)
+    wait_until_equal(lambda: while_up(lambda: again.query(LAG)), [3], 60)
     assert truth.gauges(again.pushgateway) == {WRITER_VERSION: 9, READER_VERSION: 6}
     assert again.query(LAG, at=before) == [3]
 
 
 def test_gauges_survive_a_crash(stack: Stack) -> None:
-    gateway = container("pushgateway")
+    gateway = containers()["pushgateway"]
     Pushgateway(address("pushgateway")).push("visits_test", 3, time.time())
     saved = ("exec", gateway["Id"], "grep", "-c", "visits_test", "/pushgateway/metrics")
-    wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode or None, 30)
+    wait_for("the file", lambda: not subprocess.run(["docker", *saved], capture_output=True).returncode, 30)
     docker("kill", gateway["Id"])
     docker("start", gateway["Id"])
-    wait_until_equal(pushed_gauge, 3)
+    wait_until_equal(lambda: while_up(lambda: truth.gauges(address("pushgateway")).get("visits_test")), 3)
 
 
-def pushed_gauge() -> float | None:
+def while_up(ask: Callable[[], T]) -> T | None:
+    """Return what a service answers, None while it is down."""
     try:
-        return truth.gauges(address("pushgateway")).get("visits_test")
+        return ask()
     except OSError:
         return None
-
-
-def answers(stack: Stack) -> bool:
-    try:
-        return stack.query(LAG) == [3]
-    except OSError:
-        return False
 
 
 def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
     found = containers()
     assert len(found) == len(WITHOUT_GRAFANA)
-    for container in found:
+    for container in found.values():
         host = container["HostConfig"]
         assert host["ReadonlyRootfs"]
         assert host["CapDrop"] == ["ALL"]
@@ -131,7 +122,7 @@ def test_services_have_few_rights_and_are_restarted(stack: Stack) -> None:
 
 
 def test_configuration_in_the_container_is_that_of_the_repository_and_read_only(stack: Stack) -> None:
-    prometheus = container("prometheus")
+    prometheus = containers()["prometheus"]
     shown = docker("exec", prometheus["Id"], "cat", "/etc/prometheus/rules/watch.yml")
     assert shown.splitlines()[0] == (ROOT / "prometheus" / "rules" / "watch.yml").read_text().splitlines()[0]
     error = docker("exec", prometheus["Id"], "touch", "/etc/prometheus/prometheus.yml", fails=True)
@@ -143,7 +134,7 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
     consumer = Consumer("fraud", "orders", str(files.checkpoint))
     watcher = Watcher({"orders": str(files.table)}, [consumer])
     watcher.run_round()
-    prometheus = container("prometheus")
+    prometheus = containers()["prometheus"]
     hosts = docker("exec", prometheus["Id"], "cat", "/etc/hosts")
     (host,) = [line.split()[0] for line in hosts.splitlines() if line.endswith("host.docker.internal")]
     server = serve(WatcherCollector(watcher), Server(address=host, port=0))
@@ -158,48 +149,44 @@ def test_prometheus_scrapes_a_watcher_outside_docker(stack: Stack, files: Files)
         server.server_close()
 
 
-class Ours:
-    """The stack as the README starts it, but on other ports, and under another project's name."""
-
-    project = f"{PROJECT}-ours"
-
-    def __init__(self, **ports: str) -> None:
-        self.environment = {**os.environ, "PROMETHEUS_PORT": "0", "PUSHGATEWAY_PORT": "0", **ports}
-
-    def compose(self, *arguments: str, fails: bool = False) -> str:
-        command: Sequence[str] = ["docker", "compose", "-p", self.project, *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180)
-        assert (done.returncode != 0) == fails, done.stderr
-        return done.stderr if fails else done.stdout.strip()
+OURS = f"{PROJECT}-ours"
+Compose = Callable[..., str]
 
 
 @pytest.fixture
-def ours(stack: Stack) -> Iterator[Ours]:
-    started = Ours()
-    yield started
-    started.compose("down", "-v")
+def compose(stack: Stack) -> Iterator[Compose]:
+    """Run a command on the stack as the README starts it, but on other ports and under another project's name."""
+
+    def run(*arguments: str, fails: bool = False, **ports: str) -> str:
+        environment = {**os.environ, "PROMETHEUS_PORT": "0", "PUSHGATEWAY_PORT": "0", **ports}
+        return docker("compose", "-p", OURS, *arguments, fails=fails, environment=environment)
+
+    yield run
+    run("down", "-v")
 
 
-def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(ours: Ours) -> None:
-    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
-    gateway = f"http://{ours.compose('port', 'pushgateway', '9091')}"
+def volumes() -> set[str]:
+    return set(docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={OURS}").split())
+
+
+def test_stack_that_is_stopped_keeps_its_data_until_its_volumes_are_deleted(compose: Compose) -> None:
+    compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
+    gateway = f"http://{compose('port', 'pushgateway', '9091')}"
     Pushgateway(gateway).push(WRITER_VERSION, 3, time.time())
-    ours.compose("down")
-    assert containers(ours.project) == []
-    assert volumes(ours.project) == {f"{ours.project}_prometheus-data", f"{ours.project}_pushgateway-data"}
-    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
-    assert truth.gauges(f"http://{ours.compose('port', 'pushgateway', '9091')}") == {WRITER_VERSION: 3}
-    ours.compose("down", "-v")
-    assert volumes(ours.project) == set()
+    compose("down")
+    assert containers(OURS) == {}
+    assert volumes() == {f"{OURS}_prometheus-data", f"{OURS}_pushgateway-data"}
+    compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
+    assert truth.gauges(f"http://{compose('port', 'pushgateway', '9091')}") == {WRITER_VERSION: 3}
+    compose("down", "-v")
+    assert volumes() == set()
 
 
-def test_stack_on_a_taken_port_says_so_and_another_port_helps(ours: Ours, stack: Stack) -> None:
+def test_stack_on_a_taken_port_says_so_and_another_port_helps(compose: Compose) -> None:
     taken = address("prometheus").rpartition(":")[2]
-    ours.environment["PROMETHEUS_PORT"] = taken
-    error = ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA, fails=True)
+    error = compose("up", "-d", "--wait", *WITHOUT_GRAFANA, fails=True, PROMETHEUS_PORT=taken)
     assert f"127.0.0.1:{taken}" in error
     assert "already" in error
-    ours.environment["PROMETHEUS_PORT"] = "0"
-    ours.compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
-    assert {c["State"]["Health"]["Status"] for c in containers(ours.project)} == {"healthy"}
+    compose("up", "-d", "--wait", *WITHOUT_GRAFANA)
+    assert {c["State"]["Health"]["Status"] for c in containers(OURS).values()} == {"healthy"}
     assert len(containers()) == len(WITHOUT_GRAFANA)  # the other project's

@@ -28,7 +28,8 @@ MINUTES = 60.0
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The compose stack, with the tutorial's own times."""
     files = ("docker-compose.yml", "docker-compose.alert.yml")
-    with stack_in_docker(tmp_path_factory.mktemp("stack") / "compose", REAL, tuple(PORTS), files) as running:
+    folder = tmp_path_factory.mktemp("stack") / "compose"
+    with stack_in_docker(folder, REAL, services=tuple(PORTS), files=files) as running:
         yield running
 
 
@@ -44,7 +45,7 @@ def rule(stack: Stack) -> dict[str, Any]:
 
 
 def wait_for_rule(stack: Stack, state: str, limit: float) -> None:
-    wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state or None, limit)
+    wait_for(f"Grafana's rule to be {state}", lambda: rule(stack)["state"] == state, limit)
 
 
 def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack) -> None:

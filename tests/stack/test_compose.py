@@ -1,6 +1,7 @@
-"""Where Docker cannot start the stack, the demo says why and uses the programs of this machine."""
+"""Where Docker cannot start the stack, the demo says why and uses this machine's programs, if there are any."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from demo import programs
@@ -20,62 +21,49 @@ BROKEN = {
         NO_IMAGES,
     ),
 }
-every_fault = pytest.mark.parametrize(("script", "reason"), BROKEN.values(), ids=BROKEN)
+Install = Callable[[str], Path]
 
 
 @pytest.fixture
-def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the PATH for a `docker`."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    return folder / "docker"
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a `docker` on the PATH that runs a script, and return the file with its calls."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def docker(script: str) -> Path:
+        program = tmp_path / "docker"
+        program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{script}\n')
+        program.chmod(0o755)
+        return tmp_path / "calls"
+
+    return docker
 
 
-def install(docker: Path, script: str) -> Path:
-    """Make it run this script, and return the file with its calls."""
-    calls = docker.with_name("calls")
-    docker.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
-    docker.chmod(0o755)
-    return calls
-
-
-@every_fault
-def test_stack_without_working_docker_is_local_and_says_why(
-    script: str, reason: str, docker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("script", "reason"), BROKEN.values(), ids=BROKEN)
+def test_stack_without_working_docker_is_local_unless_only_docker_is_allowed_and_says_why(
+    script: str, reason: str, install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install(docker, script)
+    calls = install(script)
+    only_docker = tmp_path / "only docker"
+    only_docker.mkdir()
+    with pytest.raises(LagDetectorError) as error, any_stack(only_docker, COMPRESSED, "docker"):
+        pass
+    assert str(error.value) == f"Docker failed ({reason}); fix that, or use STACK=local"
     with any_stack(tmp_path, COMPRESSED, "") as (stack, kind):
         assert kind == "local programs"
         assert stack.alert_state() == "inactive"
     (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Starting")]
     assert said == f"Docker failed ({reason}). Using the local programs …"
+    if reason == NO_IMAGES:  # the stack that did not start is removed, and no other
+        up, down = [line for line in calls.read_text().splitlines() if line.startswith("compose")][-2:]
+        assert up.endswith("up -d --wait prometheus pushgateway")
+        assert down.endswith("down -v")
+        assert PROJECT.endswith(f"-{os.getpid()}")  # not the project of the file, which may be yours
+        assert f"-p {PROJECT} " in up
+        assert f"-p {PROJECT} " in down
 
 
-@every_fault
-def test_stack_of_docker_only_when_it_does_not_work_raises(
-    script: str, reason: str, docker: Path, tmp_path: Path
-) -> None:
-    install(docker, script)
-    with pytest.raises(LagDetectorError) as error, any_stack(tmp_path, COMPRESSED, "docker"):
-        pass
-    assert str(error.value) == f"Docker failed ({reason}); fix that, or use STACK=local"
-
-
-def test_stack_that_did_not_start_is_removed_and_no_other(docker: Path, tmp_path: Path) -> None:
-    calls = install(docker, BROKEN["no-images"][0])
-    with any_stack(tmp_path, COMPRESSED, ""):
-        pass
-    up, down = [line for line in calls.read_text().splitlines() if line.startswith("compose")]
-    assert up.endswith("up -d --wait prometheus pushgateway")
-    assert down.endswith("down -v")
-    assert PROJECT.endswith(f"-{os.getpid()}")  # not the project of the file, which may be yours
-    assert f"-p {PROJECT} " in up
-    assert f"-p {PROJECT} " in down
-
-
-def test_local_stack_does_not_ask_docker(docker: Path, tmp_path: Path) -> None:
-    calls = install(docker, "exit 1")
+def test_local_stack_does_not_ask_docker(install: Install, tmp_path: Path) -> None:
+    calls = install("exit 1")
     with any_stack(tmp_path, COMPRESSED, "local") as (_, kind):
         assert kind == "local programs"
     assert not calls.exists()
@@ -92,3 +80,10 @@ def test_program_that_a_variable_names_is_used(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PROMTOOL", "/no/promtool")
     with pytest.raises(LagDetectorError, match="PROMTOOL=/no/promtool cannot be run as a program"):
         programs.program("promtool")
+
+
+def test_program_without_docker_and_debian_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "BIN", str(tmp_path))
+    with pytest.raises(LagDetectorError, match="install Docker with its compose plugin"):
+        programs.program("prometheus")

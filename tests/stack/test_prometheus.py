@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tutorial.settings import pushgateway
 from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.stack import COMPRESSED, ROOT, Stack, local_stack
+from lag_detector.pushgateway import Pushgateway
 from tests.helpers.workspace import wait_until_equal
 
 import psutil
@@ -56,20 +56,13 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
-def test_rules_when_their_condition_holds_find_it(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rules_when_their_condition_holds_find_it(stack: Stack, tmp_path: Path) -> None:
     """On a real Prometheus and Pushgateway, without the waits, which promtool tests."""
-    monkeypatch.setenv("PUSHGATEWAY_URL", stack.pushgateway)
-    gateway = pushgateway()
+    gateway = Pushgateway(stack.pushgateway)
 
     def wait_for_conditions(*expected: str, silence: int = 3600) -> None:
         conditions = {rule["alert"]: rule["expr"].replace("> 3600", f"> {silence}") for rule in ALERTS}
-
-        def true_conditions() -> set[str]:
-            return {alert for alert, condition in conditions.items() if stack.query(condition)}
-
-        wait_until_equal(true_conditions, set(expected))
+        wait_until_equal(lambda: {alert for alert in conditions if stack.query(conditions[alert])}, set(expected))
 
     long_ago, now = time.time() - 4000, time.time()
     wait_for_conditions("Visits lag unknown")
