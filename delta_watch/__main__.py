@@ -15,7 +15,7 @@ from typing import NoReturn
 try:
     from msgspec.structs import replace
 
-    from .config import Config, read_configs, shard
+    from .config import Config, configurations, read_targets, shard
     from .errors import DeltaWatchError
     from .exporter import VERSION, WatcherCollector, serve
     from .once import format_json, format_table
@@ -49,7 +49,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser = _Parser(prog="delta-watch", description=__doc__)
     parser.add_argument("--version", action="version", version=f"delta-watch {VERSION}")
     parser.add_argument(
-        "targets", nargs="+", type=Path, metavar="TARGET", help="what to watch: a configuration, *.toml"
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="a folder or URL of a lake, or a configuration, *.toml",
     )
     parser.add_argument("--check", action="store_true", help="check the configuration, and exit with 1 if it is wrong")
     parser.add_argument("--once", action="store_true", help="look once, print the lags, exit with 2 if one is unknown")
@@ -63,7 +66,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error("--port must be from 0 to 65535")
     _log(options.log_level, "%(message)s" if options.once else "%(asctime)sZ %(levelname)s %(message)s")
     config = _read(options)
-    watcher = _watcher(config, None if options.once else TIME_LIMIT)
+    watcher = _watcher(config, options.shard, None if options.once else TIME_LIMIT)
     if options.check:
         sys.stdout.write(f"The configuration is valid. {_summary(config)}.\n")
         return 0
@@ -80,27 +83,37 @@ def _log(level: str, line: str) -> None:
 
 
 def _read(options: argparse.Namespace) -> Config:
-    config = shard(read_configs(options.targets), options.shard)
+    config = read_targets(options.targets)
     given = {key: value for key in ("port", "address") if (value := getattr(options, key)) is not None}
     return replace(config, web=replace(config.web, **given))
 
 
-def _watcher(config: Config, time_limit: float | None = TIME_LIMIT) -> Watcher:
-    limit = config.time_limit or time_limit
-    return Watcher(config.tables, config.consumers, config.discoveries, limit, config.discovery_interval)
+def _watcher(config: Config, part: str | None, time_limit: float | None = TIME_LIMIT) -> Watcher:
+    return Watcher(
+        config.tables,
+        config.consumers,
+        config.discoveries,
+        config.time_limit or time_limit,
+        config.discovery_interval,
+        config.lakes,
+        config.stale_after,
+        is_ours=shard(part),
+    )
 
 
 def _summary(config: Config) -> str:
-    counts = {"table": config.tables, "consumer": config.consumers, "pattern": config.discoveries}
+    counts = {"table": config.tables, "consumer": config.consumers, "pattern": config.discoveries, "lake": config.lakes}
     return ", ".join(f"{len(each)} {name}{'s' * (len(each) != 1)}" for name, each in counts.items())
 
 
 def _once(watcher: Watcher, output: str) -> int:
     watcher.run_round()
+    if watcher.problems and not watcher.states:
+        raise watcher.problems[0]
     found = list(lags(watcher.states, time.time()))
     sys.stdout.write(f"{format_json(found) if output == 'json' else format_table(found)}\n")
     discovered = {discovery.table for discovery in watcher.discoveries}
-    return 0 if is_known(watcher.states, discovered) else UNKNOWN
+    return 0 if is_known(watcher.states, discovered) and not watcher.problems else UNKNOWN
 
 
 def _watch(watcher: Watcher, config: Config, options: argparse.Namespace) -> NoReturn:
@@ -108,7 +121,8 @@ def _watch(watcher: Watcher, config: Config, options: argparse.Namespace) -> NoR
         signal.signal(ending, lambda *_: os._exit(0))
     hangups: SimpleQueue[None] = SimpleQueue()  # a queue, because a handler may interrupt anything
     signal.signal(signal.SIGHUP, lambda *_: hangups.put(None))
-    contents = _contents(options.targets)
+    files = configurations(options.targets)
+    contents = _contents(files)
     collector = WatcherCollector(watcher)
     _serve(collector, config)
     while True:
@@ -121,8 +135,8 @@ def _watch(watcher: Watcher, config: Config, options: argparse.Namespace) -> NoR
         while rest > 0:
             rest = start + config.interval - time.monotonic()
             requested = _is_requested(hangups, within=min(max(rest, 0), LOOK))
-            if requested or _contents(options.targets) != contents:
-                contents = _contents(options.targets)
+            if requested or _contents(files) != contents:
+                contents = _contents(files)
                 if new := _reload(collector, config, options):
                     config, watcher = new
                     break
@@ -151,12 +165,12 @@ def _serve(collector: WatcherCollector, config: Config) -> None:
     logger.info("Serving a page at %s/ and metrics at %s/metrics", address, address)
 
 
-def _contents(targets: Sequence[Path]) -> list[bytes | None]:
+def _contents(files: Sequence[Path]) -> list[bytes | None]:
     """Return what is in the configuration's files, None for one that cannot be read."""
     contents: list[bytes | None] = []
-    for target in targets:
+    for file in files:
         try:
-            contents.append(target.read_bytes())
+            contents.append(file.read_bytes())
         except OSError:
             contents.append(None)
     return contents
@@ -168,7 +182,7 @@ def _reload(collector: WatcherCollector, old: Config, options: argparse.Namespac
         config = _read(options)
         if config.web != old.web:
             raise DeltaWatchError("[web] has changed, which needs a restart")
-        watcher = _watcher(config)
+        watcher = _watcher(config, options.shard)
     except DeltaWatchError as error:
         collector.reloaded = False
         logger.error("The configuration is not reloaded, and the old one stays: %s", error)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from .backlog import Reads
 from .errors import DeltaWatchError
 from .exporter import Server
+from .lake import Lake
 from .store import open_folder
 from .watcher import DISCOVERY_INTERVAL, Consumer, Discovery, Text
 
@@ -32,6 +33,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         tables: path or URL of each table by its name.
         consumers: the consumers with a name.
         discoveries: where to look for more.
+        lakes: where to look for tables and for their consumers.
+        stale_after: seconds since its last batch after which a discovered consumer that is behind is left out; None for
+            never.
     """
 
     interval: Seconds = 15.0
@@ -41,9 +45,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     tables: dict[str, Text] = {}
     consumers: tuple[Consumer, ...] = field(default=(), name="consumer")
     discoveries: tuple[Discovery, ...] = field(default=(), name="discover")
+    lakes: tuple[Lake, ...] = field(default=(), name="lake")
+    stale_after: Seconds | None = None
 
 
-SECTIONS = {"": Config, "web": Server, "consumer": Consumer, "discover": Discovery}
+SECTIONS = {"": Config, "web": Server, "consumer": Consumer, "discover": Discovery, "lake": Lake}
 # What to say where msgspec expected this.
 EXPECTED = {
     "str": '{key} must be non-empty text; write {key} = "…"',
@@ -55,15 +61,19 @@ EXPECTED = {
 }
 
 
-def read_configs(paths: Sequence[Path]) -> Config:
-    """Read all of these as one configuration.
+def read_targets(targets: Sequence[str]) -> Config:
+    """Read all of these as one configuration: files of that kind, `*.toml`, and paths or URLs of lakes.
 
     Raises:
         DeltaWatchError: one has a mistake, or they contradict each other.
     """
-    whole, *others = map(read_config, paths)
+    paths = configurations(targets)
+    lakes = tuple(Lake(target) for target in targets if Path(target) not in paths)
+    for lake in lakes:
+        open_folder(lake.path)
+    whole, *others = [*map(read_config, paths)] or [Config()]
     for path, config in zip(paths[1:], others, strict=True):
-        for key in ("interval", "time_limit", "discovery_interval", "web"):
+        for key in ("interval", "time_limit", "discovery_interval", "stale_after", "web"):
             values = {getattr(whole, key), getattr(config, key), default := getattr(Config(), key)} - {default}
             if len(values) > 1:
                 raise DeltaWatchError(f"{path}: another configuration has a different {key}; keep one of them")
@@ -78,8 +88,14 @@ def read_configs(paths: Sequence[Path]) -> Config:
             tables=whole.tables | config.tables,
             consumers=whole.consumers + config.consumers,
             discoveries=whole.discoveries + config.discoveries,
+            lakes=whole.lakes + config.lakes,
         )
-    return whole
+    return replace(whole, lakes=whole.lakes + lakes)
+
+
+def configurations(targets: Sequence[str]) -> list[Path]:
+    """Return those of these targets that are configurations."""
+    return [Path(target) for target in targets if target.endswith(".toml")]
 
 
 def _label(consumer: Consumer) -> tuple[str, str]:
@@ -95,28 +111,21 @@ def read_config(path: Path) -> Config:
     return _File(path, _read(path, f"the configuration {path}")).config()
 
 
-def shard(config: Config, text: str | None) -> Config:
-    """Return what one of several watchers that share a configuration watches: the tables whose names hash to it.
+def shard(text: str | None) -> Callable[[str], bool]:
+    """Return whether one of several watchers of the same targets is responsible for a table, by the hash of its name.
 
     Args:
-        config: the whole configuration.
         text: which one of how many, such as `0/3`, `1/3` and `2/3`; None for all of it.
 
     Raises:
         DeltaWatchError: the text has another form.
     """
     if text is None:
-        return config
+        return lambda name: True
     number, shards = map(int, text.split("/")) if re.fullmatch(r"\d+/\d+", text) else (0, 0)
     if number >= shards:
         raise DeltaWatchError(f"--shard must be from 0/N to N-1/N, such as 0/3, not {text}")
-    tables = {name: path for name, path in config.tables.items() if crc32(name.encode()) % shards == number}
-    return replace(
-        config,
-        tables=tables,
-        consumers=tuple(consumer for consumer in config.consumers if consumer.table in tables),
-        discoveries=tuple(discovery for discovery in config.discoveries if discovery.table in tables),
-    )
+    return lambda name: crc32(name.encode()) % shards == number
 
 
 class _File:
@@ -137,8 +146,11 @@ class _File:
                     advice = f"perhaps it is {close[0]}" if close else f"write ./{section.table} if it is a folder"
                     self._fail(f"{section.table} is not in [tables]; {advice}", f"{place}.table")
                 tables[section.table] = self._location(section.table, f"{place}.table")
-        if not tables:
-            self._fail("there is nothing to watch; add a [[consumer]] with name, table and checkpoint", "")
+        if not (tables or config.lakes):
+            self._fail(
+                "there is nothing to watch; add a [[lake]] with path, or a [[consumer]]",
+                "",
+            )
         consumers: dict[tuple[str, str], Consumer] = {}
         for number, consumer in enumerate(config.consumers):
             place, name = f"consumer[{number}]", (consumer.table, consumer.name)
@@ -152,8 +164,12 @@ class _File:
             discoveries.append(replace(discovery, checkpoints=self._location(discovery.checkpoints, place)))
             if not discoveries[-1].split()[1]:
                 self._fail("checkpoints has no *; name a single checkpoint in a [[consumer]]", place)
+        lakes = tuple(
+            replace(lake, path=self._location(lake.path, f"lake[{number}].path"))
+            for number, lake in enumerate(config.lakes)
+        )
         web, named, found = self._web(config.web), tuple(consumers.values()), tuple(discoveries)
-        return replace(config, web=web, tables=tables, consumers=named, discoveries=found)
+        return replace(config, web=web, tables=tables, consumers=named, discoveries=found, lakes=lakes)
 
     def _decode(self) -> Config:
         try:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from .backlog import Reads
 from .store import Folder, printable
 
+RUN = "{run}"
 Text = Annotated[str, Meta(pattern=r"\S")]
 
 
@@ -35,6 +36,7 @@ class Discovery(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         table: the name of the table.
         checkpoints: a path or URL with wildcards, such as `/jobs/*/checkpoint`. What matches them names the consumer.
+            `{run}` stands for the highest number among the names of folders.
         reads: what these consumers do with commits that remove rows.
     """
 
@@ -57,12 +59,13 @@ async def find_consumers(folder: Folder, discoveries: Collection[Discovery]) -> 
         place, pattern = discovery.split()
         parts = pattern.split("/")
         wildcards = [_has_wildcard(part) for part in parts]
+        named = [part != RUN and _has_wildcard(part) for part in parts]
         paths = [""]
         for part, has_wildcard in zip(parts, wildcards, strict=True):
             if has_wildcard:
                 new = [path for path in paths if path not in listed]
                 listed |= dict(zip(new, await folder.folders(new), strict=True))
-                found_here = ((path, name) for path in paths for name in sorted(listed[path]) if _matches(name, part))
+                found_here = ((path, name) for path in paths for name in _matching(listed[path], part))
             else:  # whether it exists shows at the end
                 found_here = ((path, part) for path in paths)
             paths = [f"{path}/{name}".lstrip("/") for path, name in found_here]
@@ -70,7 +73,7 @@ async def find_consumers(folder: Folder, discoveries: Collection[Discovery]) -> 
         tags = await folder.tags([f"{path}/metadata" for path in paths])
         found[discovery] = [
             Consumer(
-                printable("/".join(compress(path.split("/"), wildcards))),
+                printable("/".join(compress(path.split("/"), named))),
                 discovery.table,
                 f"{place.rstrip('/')}/{path}",
                 discovery.reads,
@@ -83,9 +86,16 @@ async def find_consumers(folder: Folder, discoveries: Collection[Discovery]) -> 
 
 def _has_wildcard(part: str) -> bool:
     """Return whether a part of a path stands for any number of names."""
-    return any(character in part for character in "*?[")
+    return part == RUN or any(character in part for character in "*?[")
 
 
-def _matches(name: str, part: str) -> bool:
-    """Return whether a name matches a part of a pattern. As in a shell, a wildcard matches no hidden name."""
-    return fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")
+def _matching(names: Collection[str], part: str) -> list[str]:
+    """Return the names that match a part of a pattern, in order. As in a shell, a wildcard matches no hidden name."""
+    if part == RUN:
+        return sorted(filter(is_run, names), key=int)[-1:]
+    return sorted(name for name in names if fnmatchcase(name, part) and name.startswith(".") <= part.startswith("."))
+
+
+def is_run(name: str) -> bool:
+    """Return whether a folder's name is a number, as a pipeline's full refresh gives it."""
+    return name.isascii() and name.isdigit()

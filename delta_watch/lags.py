@@ -24,6 +24,12 @@ class Lags:
         self._backlogs: dict[tuple[tuple[Position, ...], Reads], Backlog] = {}
         self._ahead: dict[str, float] = {}  # since when a consumer has been ahead
 
+    async def id(self, wanted: set[str]) -> str | None:
+        """Return the table's id, see `Table.id`."""
+        if await self.table.find_head():
+            self._backlogs.clear()
+        return await self.table.id(wanted)
+
     async def find(self, consumers: Mapping[str, tuple[Batch | None, Reads]]) -> tuple[bool, Head, dict[str, Lag]]:
         """Return whether the head of the table has moved, the head, and the lag of each consumer.
 

@@ -1,7 +1,7 @@
 """Find the tables in a lake and the checkpoints of streaming queries, and match both by the tables' ids."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .backlog import Reads
-from .discovery import Consumer, Text
+from .discovery import Consumer, Text, is_run
 from .errors import WatchError
 from .store import Folder, printable
 
@@ -80,21 +80,20 @@ async def walk(folder: Folder, lake: Lake, known: Collection[str] = ()) -> Found
     return found
 
 
-def consumers(lake: Lake, tables: Mapping[str, str], checkpoints: Mapping[str, Collection[str]]) -> list[Consumer]:
-    """Return a consumer for each checkpoint and each table that it reads.
+def lake_path(lake: Lake, path: str) -> str:
+    """Return the path or URL of what is at a path in the lake."""
+    return f"{lake.path.rstrip('/')}/{path}".rstrip("/")
 
-    Args:
-        lake: where they were found.
-        tables: the name of each table by its id.
-        checkpoints: the ids of the tables that each query reads, by the path of its checkpoint.
-    """
-    root = lake.path.rstrip("/")
-    return [
-        Consumer(printable(_without_run(path)), tables[table_id], f"{root}/{path}", lake.reads)
-        for path, ids in checkpoints.items()
-        for table_id in sorted(ids)
-        if table_id in tables
-    ]
+
+def table_name(lake: Lake, path: str) -> str:
+    """Return the name of a table: its path in the lake, or that of the lake's folder if it is the table."""
+    return printable(path or lake.path.rstrip("/").rpartition("/")[2])
+
+
+def consumers_of(lake: Lake, path: str, tables: Iterable[str]) -> list[Consumer]:
+    """Return the consumers with the checkpoint at a path in the lake: one for each of these tables, which it reads."""
+    name = printable(_without_run(path) or lake.path.rstrip("/").rpartition("/")[2])
+    return [Consumer(name, table, lake_path(lake, path), lake.reads) for table in sorted(tables)]
 
 
 def _may_enter(name: str, is_table: bool) -> bool:
@@ -114,4 +113,4 @@ def _latest_runs(checkpoints: Collection[str]) -> list[str]:
 
 def _without_run(path: str) -> str:
     parent, _, name = path.rpartition("/")
-    return parent if parent and name.isascii() and name.isdigit() else path
+    return parent if parent and is_run(name) else path
