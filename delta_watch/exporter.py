@@ -52,6 +52,8 @@ CONSUMER_GAUGES = {
 ERRORS = "delta_watch_errors_total", "Rounds that did not find the lag, by reason"
 REQUESTS = "delta_watch_store_requests_total", "Requests to object stores, by operation"
 ROUNDS = "delta_watch_rounds_total", "Finished rounds, each of which also looks for new consumers"
+SEARCHES = "delta_watch_discoveries_total", "Looks for tables and consumers, by result"
+UNMATCHED = "delta_watch_unmatched_checkpoints", "Checkpoints in lakes whose table was not found"
 DURATION = "delta_watch_round_duration_seconds", "How long the last round took"
 LAST_ROUND = "delta_watch_last_round_timestamp_seconds", "When the last round ended, in Unix time"
 RELOADED = "delta_watch_config_last_reload_successful", "Whether the configuration was valid when it was last read"
@@ -117,6 +119,11 @@ class WatcherCollector(Collector):
         for operation, count in sorted(requests.items()):
             costs.add_metric([operation], count)
         yield costs
+        searches = CounterMetricFamily(*SEARCHES, labels=["result"])
+        for result in ("success", "error"):
+            searches.add_metric([result], self.watcher.searches[result])
+        yield searches
+        yield GaugeMetricFamily(*UNMATCHED, len(self.watcher.unmatched))
         yield CounterMetricFamily(*ROUNDS, self.rounds)
         if last := self.watcher.last_round:
             yield GaugeMetricFamily(*DURATION, last.seconds)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from delta_watch.errors import WatchError
+from delta_watch.exporter import WatcherCollector
 from delta_watch.lake import Lake, walk
 from delta_watch.store import open_folder
 from delta_watch.watcher import Discovery, Watcher
@@ -27,9 +28,9 @@ def files(request: pytest.FixtureRequest, files: Files) -> Files:
 
 
 def watcher(*paths: str, reported: list[str] | None = None, **options: Any) -> Watcher:
-    report = [].append if reported is None else reported.append
+    reported = [] if reported is None else reported
     lakes = [Lake(path, **{key: options.pop(key) for key in ("exclude", "depth") if key in options}) for path in paths]
-    return Watcher({}, [], discovery_interval=0, lakes=lakes, report=report, **options)
+    return Watcher({}, [], discovery_interval=0, lakes=lakes, report=reported.append, **options)
 
 
 def lags(watcher: Watcher) -> Lags:
@@ -70,6 +71,8 @@ def test_consumers_come_and_go_without_a_restart(files: Files) -> None:
     shutil.rmtree(root / "area")
     shutil.rmtree(root / "table" / "_checkpoints")
     assert lags(watched) == {("table", "checkpoint"): 3, ("table", "jobs/both"): 1}
+    files.append(7, 7)
+    assert lags(watched) == {("table", "checkpoint"): 4, ("table", "jobs/both"): 2}
     assert watched.unmatched == {files.locate(root / "jobs" / "both"): {OTHER}}
 
 
@@ -80,6 +83,10 @@ def test_query_whose_table_is_not_found_is_reported_once(files: Files) -> None:
     assert lags(watched) == lags(watched) == {("table", "checkpoint"): 3}
     lost = files.locate(files.table.parent / "lost")
     assert reported == [f"{lost} reads the table with the id {OTHER}, which was not found"]
+    samples = [sample for metric in WatcherCollector(watched).collect() for sample in metric.samples]
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+    assert values["delta_watch_unmatched_checkpoints",] == 1
+    assert values["delta_watch_discoveries_total", "success"] == 2
 
 
 def test_tables_and_checkpoints_of_several_targets(files: Files) -> None:
