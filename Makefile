@@ -21,9 +21,10 @@ setup: .venv/ready ## make .venv with Spark, fetch Delta's jars, make Java's arc
 	@# PySpark has no wheel: pip builds one. Its jars are compressed already, and to try it again takes 12 seconds.
 	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/build.cfg
 	@echo "Installing Spark, Delta Lake and the Prometheus client into .venv (450 MB, half a minute) …"
-	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(INSTALL) -r requirements.txt -r requirements-watch.txt -e '.[watch]'
+	@DIST_EXTRA_CONFIG=$(CURDIR)/.venv/build.cfg $(INSTALL) -r requirements.txt
 	@$(PY) -m fast_spark.java >/dev/null 2>&1 || $(MAKE) --no-print-directory java
-	@$(PY) -m fast_spark.prepare >/dev/null
+	@# What the watcher needs installs while Java, on the other core, fetches the jars and makes its archive.
+	@$(INSTALL) -r requirements-watch.txt -e '.[watch]' & $(PY) -m fast_spark.prepare >/dev/null && wait $$!
 	@touch $@
 
 java: # on a machine without a suitable Java

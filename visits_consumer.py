@@ -3,9 +3,9 @@
 from tutorial.script import progress, run
 from tutorial.session import delta_session
 from tutorial.settings import checkpoint_location, consumer_name, pushgateway
-from tutorial.visits import READER_VERSION, TABLE, print_visits, register_table
+from tutorial.visits import READER_VERSION, TABLE, commit_time, print_visits, register_table
 
-from lag_detector import commit_timestamp, group_name, next_version
+from lag_detector import group_name, next_version
 
 from pyspark.sql import SparkSession
 
@@ -26,11 +26,11 @@ def stream_visits(spark: SparkSession) -> int:
 
 def main() -> None:
     gateway, consumer = pushgateway(), consumer_name()
-    with delta_session("visits_consumer") as spark:
+    with delta_session("visits_consumer", read_only=True) as spark:
         register_table(spark)
         progress(f"Streaming what is new in {TABLE} …")
         version = stream_visits(spark)
-        gateway.push(READER_VERSION, version, commit_timestamp(spark, TABLE, version), consumer)
+        gateway.push(READER_VERSION, version, commit_time(spark, version), consumer)
         print(f"{group_name(READER_VERSION, consumer)} {version} pushed to {gateway}")
 
 

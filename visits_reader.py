@@ -6,7 +6,7 @@ from tutorial.visits import TABLE, print_visits, register_table
 
 
 def main() -> None:
-    with delta_session("visits_reader") as spark:
+    with delta_session("visits_reader", read_only=True) as spark:
         register_table(spark)
         progress(f"Reading {TABLE} …")
         print_visits(spark.table(TABLE))

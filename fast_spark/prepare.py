@@ -15,6 +15,7 @@ from fast_spark.failure import run
 from fast_spark.jars import kept_jars
 from fast_spark.java import Java, find_java
 from fast_spark.session import delta_session, needs_launcher
+from fast_spark.tuning import READ_ONLY
 
 from delta.tables import DeltaTable
 from pyspark import SparkContext
@@ -52,21 +53,26 @@ def make_archive(java: Java) -> None:
 def exercise(spark: SparkSession, folder: str) -> None:
     """Do what the scripts do, since the archive contains the classes that were used."""
     name = "default.practice"
-    DeltaTable.create(spark).tableName(name).location(f"{folder}/practice").addColumn("at", "timestamp").execute()
-    table = DeltaTable.forName(spark, name)
-    table.detail().select("name", "tableFeatures").show()
+    table = DeltaTable.create(spark).tableName(name).location(f"{folder}/practice")
+    table.addColumn("id", "STRING", nullable=False).addColumn("at", "TIMESTAMP", nullable=False).execute()
+    DeltaTable.forName(spark, name).detail().select("name", "tableFeatures").show()
     spark.sql(f"SHOW TBLPROPERTIES {name}").show()
-    spark.sql(f"INSERT INTO {name} VALUES (TIMESTAMP '2024-07-01 12:00:00')")
-    table.history(1).select("version").head()
-    spark.table(name).orderBy("at").show()
-    (
-        spark.readStream.table(name)
-        .writeStream.foreachBatch(lambda rows, _: rows.orderBy("at").show())
-        .option("checkpointLocation", f"{folder}/checkpoint")
-        .trigger(availableNow=True)
-        .start()
-        .awaitTermination()
-    )
+    spark.sql(f"INSERT INTO {name} VALUES ('a', TIMESTAMP '2024-07-01 12:00:00Z')")
+    spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").selectExpr("version", "unix_micros(timestamp) / 1e6").collect()
+    for source, settings in {"classic": {}, "kernel": READ_ONLY}.items():
+        for setting, value in settings.items():
+            spark.conf.set(setting, value)
+        spark.table(name).orderBy("id").show()
+        (
+            spark.readStream.table(name)
+            .writeStream.foreachBatch(lambda rows, _: rows.orderBy("id").show())
+            .option("checkpointLocation", f"{folder}/{source}")
+            .trigger(availableNow=True)
+            .start()
+            .awaitTermination()
+        )
+    commit = spark.read.schema("commitInfo STRUCT<at: LONG>").json(f"{folder}/practice/_delta_log/{1:020d}.json")
+    commit.selectExpr("coalesce(commitInfo.at / 1e3, unix_micros(_metadata.file_modification_time) / 1e6)").first()
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ ALWAYS = {
 
 @contextmanager
 def delta_session(
-    name: str, warehouse: str, short_run: bool = True, java_options: Sequence[str] = ()
+    name: str, warehouse: str, short_run: bool = True, read_only: bool = False, java_options: Sequence[str] = ()
 ) -> Iterator[SparkSession]:
     """Open a Spark session with Delta Lake, and stop it at the end of the `with` block.
 
@@ -43,6 +43,7 @@ def delta_session(
         name: the application's name.
         warehouse: the folder or Hadoop URI for tables without a location of their own.
         short_run: whether it runs for seconds, so that a fast start matters more than fast work.
+        read_only: whether it only reads tables, for which a short run has a faster way.
         java_options: additional options for Java on this machine.
 
     Yields:
@@ -57,7 +58,7 @@ def delta_session(
     progress("Starting Spark …")
     with spark_log() as log:
         try:
-            context = SparkContext(conf=conf) if submitted else _start(conf, short_run, java_options, log)
+            context = SparkContext(conf=conf) if submitted else _start(conf, short_run, read_only, java_options, log)
         except SparkStartError:
             raise
         except Exception as error:
@@ -86,7 +87,9 @@ def needs_launcher() -> bool:
     return not _is_local(environment.spark_master(conf_dir)) or environment.spark_is_configured(conf_dir)
 
 
-def _start(conf: SparkConf, short_run: bool, java_options: Sequence[str], log: IO[bytes] | None) -> SparkContext:
+def _start(
+    conf: SparkConf, short_run: bool, read_only: bool, java_options: Sequence[str], log: IO[bytes] | None
+) -> SparkContext:
     """Start Spark on this machine, or for the cluster that a setting names."""
     check_spark_home()
     environment.use_utf8()
@@ -105,7 +108,7 @@ def _start(conf: SparkConf, short_run: bool, java_options: Sequence[str], log: I
         return SparkContext(conf=conf, gateway=launch_by_spark(conf, log))
 
     environment.use_loopback()
-    conf.setAll(list(local_settings(short_run).items()))
+    conf.setAll(list(local_settings(short_run, read_only).items()))
     options = [*fast_java_options(java, short_run), *java_options]
     if direct:
         gateway = launch_directly(java, options, jars, log)

@@ -32,6 +32,11 @@ SHORT_RUN = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
+READ_ONLY = {
+    # Delta's source on top of its kernel reads the log without a Spark job. It can append rows, not merge or delete.
+    "spark.databricks.delta.v2.enableMode": "STRICT",
+}
+
 ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # the second compiler pays off after minutes
 
 JAVA_OPTIONS: tuple[str, ...] = (
@@ -43,13 +48,14 @@ JAVA_OPTIONS: tuple[str, ...] = (
 )
 
 
-def local_settings(short_run: bool) -> dict[str, str]:
+def local_settings(short_run: bool, read_only: bool = False) -> dict[str, str]:
     """Return the Spark settings for a run on this machine.
 
     Args:
         short_run: whether it runs for seconds.
+        read_only: whether it only reads tables.
     """
-    return SETTINGS | (SHORT_RUN if short_run else {})
+    return SETTINGS | (SHORT_RUN if short_run else {}) | (READ_ONLY if short_run and read_only else {})
 
 
 def fast_java_options(java: Java, short_run: bool) -> list[str]:

@@ -25,6 +25,9 @@ READ_AGAIN = "set it aside with {set_aside} and run the consumer again, which th
 LOG_DAMAGED = (
     "a file of the table's log in {table}/_delta_log is damaged or missing; restore it from a copy, or " + START_OVER
 )
+AHEAD_OF_TABLE = (
+    "the consumer's checkpoint has read version {version}, which the table in {table} does not have; " + READ_AGAIN
+)
 CONTINUE = (
     'to continue without them, add .option("skipChangeCommits", "true") after .readStream in visits_consumer.py; '
     "to read the table again as it is now, set the checkpoint aside with {set_aside}; or " + START_OVER
@@ -58,7 +61,7 @@ CAUSES = {
         "the consumer's checkpoint belongs to an earlier table than the one in {table}; " + READ_AGAIN
     ),
     r"\[DELTA_MISSING_FILES_UNEXPECTED_VERSION]|\[DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE]"
-    r"|\[DELTA_STREAMING_CHECK_COLUMN_MAPPING_NO_SNAPSHOT]": (
+    r"|\[DELTA_STREAMING_CHECK_COLUMN_MAPPING_NO_SNAPSHOT]|startVersion=\d+ but no log file": (
         "the table's log was cleaned up and no longer has the version at which the consumer's checkpoint continues; "
         + READ_AGAIN
     ),
@@ -71,9 +74,9 @@ CAUSES = {
     ),
     r"\[DELTA_(?:VERSIONS_NOT_CONTIGUOUS|TRUNCATED_TRANSACTION_LOG)]": LOG_DAMAGED,
     r"(?:reading file|Checksum error:) [^\n]*/_delta_log/": LOG_DAMAGED,
-    r"Trying to load a non-existent version (?P<version>\d+)": (
-        "the consumer's checkpoint has read version {version}, which the table in {table} does not have; " + READ_AGAIN
-    ),
+    # Delta's kernel parses only the log. The sum of a version is left where its commit is missing.
+    r"Could not parse JSON|delta\.kernel\S+ is not a Parquet file|checksum version \(\d+\) should be": LOG_DAMAGED,
+    r"(?:Trying to load a non-existent version |commits up to version |endVersion=)(?P<version>\d+)": AHEAD_OF_TABLE,
     r"(?P<file>[^\s/]+\.parquet)(?: does not exist| is not a Parquet file| at \d+ exp:)": (
         "the table's data file {file} is missing or damaged in {table}; restore it from a copy, or " + START_OVER
     ),
@@ -132,6 +135,11 @@ def known_message(text: str) -> str | None:
     if re.search(LOG_CODE, text):
         return _fill(LOG_DAMAGED)
     return _fill(CHECKPOINT_UNCLEAR, cause=first_cause(text)) if re.search(CHECKPOINT_CODE, text) else None
+
+
+def ahead_of_table(version: int) -> str:
+    """Return the sentence for a checkpoint that has read a version which the table does not have."""
+    return _fill(AHEAD_OF_TABLE, version=str(version))
 
 
 def another_table() -> str:

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from tutorial.error_messages import START_OVER, another_table
+from tutorial.error_messages import START_OVER, ahead_of_table, another_table
 from tutorial.files import warehouse_path
 from tutorial.settings import table_location, warehouse
 
-from lag_detector.errors import LagDetectorError
+from lag_detector import LagDetectorError, commit_timestamp
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -51,6 +51,18 @@ def register_table(spark: SparkSession, to_write: bool = False) -> None:
     DeltaTable.createIfNotExists(spark).tableName(TABLE).location(table_location()).execute()
     if to_write and columns(spark.table(TABLE).schema) != COLUMNS:
         raise LagDetectorError(another_table())
+
+
+def commit_time(spark: SparkSession, version: int) -> float:
+    """Return when a version of the table was committed, as Unix time in seconds.
+
+    Raises:
+        LagDetectorError: the table does not have it. A short run's source does not say so by itself.
+    """
+    timestamp = commit_timestamp(spark, TABLE, version, table_location())
+    if timestamp is None:
+        raise LagDetectorError(ahead_of_table(version))
+    return timestamp
 
 
 def columns(schema: StructType) -> list[tuple[str, str, bool]]:

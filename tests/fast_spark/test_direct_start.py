@@ -15,6 +15,7 @@ from fast_spark.errors import SparkStartError
 from fast_spark.java import Java
 from fast_spark.launch import launch_directly
 from fast_spark.tuning import local_settings
+from tests.helpers.running_streams import V2_MODE
 from tests.helpers.workspace import Workspace
 
 import pytest
@@ -34,7 +35,7 @@ import sys
 
 from fast_spark.session import delta_session
 
-with delta_session("inspect", sys.argv[1]) as spark:
+with delta_session("inspect", sys.argv[1], read_only=True) as spark:
     spark.range(10).write.format("delta").mode("overwrite").save(f"{sys.argv[1]}/numbers")
     java = spark.sparkContext._gateway.proc
     print(json.dumps({
@@ -56,10 +57,16 @@ def inspect(workspace: Workspace, **settings: str) -> Any:
     script.write_text(INSPECT)
     found = json.loads(workspace.succeed(f"{script} {workspace.warehouse}", PYTHONPATH=str(ROOT), **settings))
     assert (found["rows"], found["by_python_worker"], found["inherited"]) == (10, 6, [])
-    expected = local_settings(short_run=True)
+    expected = local_settings(short_run=True, read_only=True)
     assert {name: found["conf"][name] for name in expected} == expected
     found["direct"] = launch.GATEWAY_SERVER in found["java"]
     return found
+
+
+def test_only_short_runs_that_only_read_use_dsv2() -> None:
+    added = local_settings(short_run=True, read_only=True).items() - local_settings(short_run=True).items()
+    assert added == {(V2_MODE, "STRICT")}
+    assert local_settings(short_run=False, read_only=True) == local_settings(short_run=False)
 
 
 @pytest.mark.launcher

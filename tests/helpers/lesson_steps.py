@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from tutorial.reset import start_over
-from tutorial.visits import TABLE, register_table
+from tutorial.visits import TABLE, commit_time, register_table
 
 import create_table
 import visits_consumer
 import visits_creator_job
 from lag_detector import Pushgateway
 from tests.helpers.disk_truth import Disk
+from tests.helpers.running_streams import v2_enabled
 
 from pyspark.sql import SparkSession
 
@@ -35,11 +36,15 @@ class NoGateway(Pushgateway):
 
 
 class Steps:
-    """What the scripts do, with the settings of the environment."""
+    """What the scripts do, with the settings of the environment.
 
-    def __init__(self, spark: SparkSession, warehouse: Path) -> None:
+    The consumer reads by Delta's DSv2 source as the script does, or by the classic one as it does on a cluster.
+    """
+
+    def __init__(self, spark: SparkSession, warehouse: Path, v2: bool = True) -> None:
         self.spark = spark
         self.disk = Disk(warehouse)
+        self.v2 = v2
 
     def register(self) -> None:
         """Register the table as a new script does."""
@@ -59,9 +64,12 @@ class Steps:
 
     def consume(self, **options: str) -> int:
         """Stream what is new, with these options of the source, and return the version that the consumer would push."""
-        self.register()
-        with_options: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
-        return visits_consumer.stream_visits(with_options)
+        with v2_enabled(self.spark, self.v2):
+            self.register()
+            with_options: Any = SimpleNamespace(readStream=self.spark.readStream.options(**options))
+            version = visits_consumer.stream_visits(with_options)
+            commit_time(self.spark, version)
+            return version
 
     def clean_up_log(self) -> None:
         """Make all files of the log months old. The next commit writes a checkpoint and deletes those before it."""

@@ -48,13 +48,13 @@ def _writer(lake: Lake, stream: DataFrame, function: BatchFunction) -> DataStrea
 
 @contextmanager
 def v2_enabled(spark: SparkSession, enabled: bool = True) -> Iterator[None]:
-    """Enable DSv2 for every table. By default Delta uses it only to stream the managed tables of Unity Catalog."""
-    if enabled:
-        spark.conf.set(V2_MODE, "STRICT")
+    """Enable DSv2 for every table, or disable it. By default Delta uses it to stream Unity Catalog's managed tables."""
+    before = str(spark.conf.get(V2_MODE))
+    spark.conf.set(V2_MODE, "STRICT" if enabled else "NONE")
     try:
         yield
     finally:
-        spark.conf.unset(V2_MODE)
+        spark.conf.set(V2_MODE, before)
 
 
 def read_v2_stream(lake: Lake, path: str, **options: str) -> DataFrame:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from demo.stack import ROOT, Stack
 from lag_detector import Pushgateway
 from tests.helpers.disk_truth import Disk, gauges
 from tests.helpers.lesson_steps import clear_session
+from tests.helpers.running_streams import v2_enabled
 
 import pytest
 from pyspark.sql import SparkSession
@@ -153,7 +154,7 @@ class SessionWorkspace(Workspace):
         with pytest.MonkeyPatch.context() as patch, StringIO() as out, StringIO() as err:
             for variable, value in self.settings(settings).items():
                 patch.setenv(variable, value)
-            patch.setattr(script, "delta_session", lambda *_, **__: nullcontext(self.spark), raising=False)
+            patch.setattr(script, "delta_session", self._session, raising=False)
             with redirect_stdout(out), redirect_stderr(err):
                 try:
                     script.main(*arguments)
@@ -162,3 +163,8 @@ class SessionWorkspace(Workspace):
                     progress(f"Error: {error_message(error)}.")
                     code = 1
             return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+    @contextmanager
+    def _session(self, name: str, read_only: bool = False) -> Iterator[SparkSession]:
+        with v2_enabled(self.spark, read_only):
+            yield self.spark

@@ -137,6 +137,7 @@ class History(RuleBasedStateMachine):
 
     def consume(self, limit: dict[str, str], kill: str | None, at: int, append_meanwhile: bool) -> None:
         """Do what visits_consumer.py does. The run may be killed, in its first, second or third batch."""
+        self.steps.v2 = not self.steps.v2  # each of Delta's sources continues where the other one stopped
         self.seen["consumer runs"] += 1
         planned, done = self.disk.batches("offsets"), self.disk.batches("commits")
         received: dict[int, list[str]] = {}
