@@ -192,7 +192,8 @@ def test_basic_auth(watcher: Watcher, tmp_path: Path, login: str, status: int) -
     with served(watcher, server) as port:
         answers = [get(port, path=path, Authorization=login) for path in ("/metrics", "/")]
         (tmp_path / "password").write_text("")
-        assert get(port, Authorization=login)[0].status == 401
+        without = b64encode(b"prometheus:").decode()
+        assert get(port, Authorization=f"Basic {without}")[0].status == 401
         assert get(port, path="/-/ready")[0].status == 200  # a probe has no password
     assert [response.status for response, _ in answers] == [status] * 2
     assert [b"fraud" in body for _, body in answers] == [status == 200] * 2
