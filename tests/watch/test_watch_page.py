@@ -94,6 +94,7 @@ def test_refresh_keeps_filter_order_and_focus(page: Page, collector: WatcherColl
     assert page.get_by_role("searchbox").input_value() == "behind CLICKS"
     page.get_by_role("link", name="Versions").click()
     expect(page.locator("tbody th")).to_have_text(["a", "b"])
+    expect(page.get_by_role("link", name="Versions")).to_be_focused()
     page.reload()
     expect(page.locator("tbody th")).to_have_text(["a", "b"])
     page.get_by_role("link", name="1 unknown").click()
