@@ -2,11 +2,13 @@
 
 offsets, commits     parse the files of a checkpoint and of a table's log
 store                reads files from a local disk or an object store
-checkpoint, table    what a checkpoint and a log say: the last batch; the head, the id, the commits
+checkpoint, table    what a checkpoint and a log say: the last batch; the head, the metadata, the commits
+snapshots, parquet   the files of a table at a version, also where its log starts at a Parquet checkpoint
 backlog              what lies between a position and the head
 lags                 from the checkpoints of a table's consumers to their backlogs
-discovery            finds the checkpoints that match patterns
+discovery, lake      find checkpoints that match patterns, and all tables and checkpoints in a lake
 watcher              finds the lags of all tables, round by round; `threads` read disks, which may hang
-exporter             serves the results to Prometheus; `once` shows them to people
+summary              says what is known of each consumer; `once` prints it, `page` makes a page of it
+exporter             serves the page, and the metrics for Prometheus
 config               reads the configuration of the command `delta-watch`
 """
