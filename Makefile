@@ -6,6 +6,7 @@ PY := .venv/bin/python
 INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
 # Files in the order of tests/conftest.py: by the number of their tests, the longest ones would come last and run alone.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+GRAFANA := assets/grafana
 SEED ?= $(shell date +%s)
 
 .PHONY: help setup java up down demo test test-all test-docker test-grafana soak bench pictures readme lint reset clean
@@ -80,8 +81,18 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 bench: .venv/dev ## measure starts, long histories, many consumers, the watcher; writes benchmarks/results.md (about 35 minutes)
 	@$(PY) -m benchmarks
 
-pictures: .venv/dev ## retake the README's pictures from a real run (about 9 minutes; needs Chromium)
+pictures: .venv/dev .cache/grafana/dist ## retake the pictures from a real run (about 12 minutes; needs Chromium, Node 20 and 650 MB)
 	@$(PY) -m assets.take_pictures
+
+.cache/grafana/node_modules: $(GRAFANA)/package.json $(GRAFANA)/package-lock.json
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || { \
+		echo "Error: there is no Node 20 or newer on the PATH, with which Grafana's libraries draw; install it and try again." >&2; exit 1; }
+	@echo "Installing Grafana's UI libraries into .cache/grafana (650 MB, 1 to 3 minutes) …"
+	@mkdir -p .cache/grafana && cp $^ .cache/grafana && cd .cache/grafana && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.cache/grafana/dist: .cache/grafana/node_modules $(wildcard $(GRAFANA)/*)
+	@cp $(GRAFANA)/* .cache/grafana && cd .cache/grafana && rm -rf dist && npm run --silent build
 
 readme: .venv/dev ## run the commands of README and docs, write their output and the code's excerpts (about 3 minutes)
 	@$(PY) -m tests.pages.blocks
