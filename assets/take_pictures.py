@@ -93,7 +93,7 @@ class PhotographedStory(Story):
     def alert_page(self, name: str) -> None:
         """Take a picture of the tutorial's alert, expanded, on Prometheus' page of alerts."""
         if self.has_alert_page:
-            self.page.set_viewport_size({"width": NARROW, "height": 300})
+            self.page.set_viewport_size({"width": NARROW, "height": 1200})
             self.page.goto(f"{self.stack.prometheus}/alerts")
             rule = self.page.locator(".mantine-Accordion-item", has=self.page.get_by_text(ALERT, exact=True))
             rule.get_by_role("button").first.click()
