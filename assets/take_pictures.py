@@ -7,7 +7,6 @@ names.
 
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from demo.__main__ import Story, play
 from demo.compose import any_stack
-from demo.stack import ALERT, REAL, ROOT, Stack, last_line, running, wait_for
+from demo.stack import ALERT, REAL, ROOT, Stack, last_line, listening_on, running, wait_for
 from lag_detector.errors import LagDetectorError
 
 from PIL import Image
@@ -143,18 +142,12 @@ def main() -> None:
         config.write_text((ROOT / "examples" / "watch.toml").read_text().replace("../warehouse", f"{name}/warehouse"))
         listen, scrape = ("0.0.0.0", "host.docker.internal") if kind == "compose stack" else ("127.0.0.1", "127.0.0.1")
         command = [sys.executable, "-m", "delta_watch", str(config), "--port=0", f"--address={listen}"]
-        with running(command, "http://127.0.0.1:{address}/metrics", log, port_of_watcher):
-            targets.write_text(f'- targets: ["{scrape}:{port_of_watcher(log)}"]\n')
+        with running(command, "http://{address}/metrics", log):
+            targets.write_text(f'- targets: ["{scrape}:{listening_on(log).rpartition(":")[2]}"]\n')
             story = PhotographedStory(stack, folder / "warehouse", page)
             play(story)
             story.end_with_killed_consumer()
     print(f"The pictures are in {ASSETS}.")
-
-
-def port_of_watcher(log: Path) -> str:
-    """Return the port that the watcher has logged, or nothing."""
-    found = re.search(r"http://.+:(\d+)/", log.read_text())
-    return found[1] if found else ""
 
 
 if __name__ == "__main__":

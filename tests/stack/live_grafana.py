@@ -78,17 +78,13 @@ class GrafanaStory(PhotographedStory):
     def alert(self, state: str) -> None:
         wait_for_rule(self.stack, state, 4 * MINUTES)
         if state == "firing":
-            check_every_query_of_the_dashboard(self.stack)
+            (source,) = DATASOURCES["datasources"]
+            for place, query in queries().items():
+                path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"
+                assert ask(self.stack, path)["data"]["result"], place
         super().alert(state)
 
 
 def test_pictures_of_a_whole_round_show_the_alert_fire_and_end(stack: Stack, tmp_path: Path) -> None:
     with open_page({"Authorization": f"Basic {LOGIN}"}) as page:
         play(GrafanaStory(stack, tmp_path / "warehouse", page))
-
-
-def check_every_query_of_the_dashboard(stack: Stack) -> None:
-    (source,) = DATASOURCES["datasources"]
-    for place, query in queries().items():
-        path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"
-        assert ask(stack, path)["data"]["result"], place
