@@ -56,7 +56,7 @@ test-all: .venv/dev ## make test, and what repeats it at length: a cluster, rand
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
 	@$(PY) -m pytest tests/stack/live_docker.py
 
-test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
+test-grafana: .venv/dev ## query and photograph a real Grafana, with Docker (about 15 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/stack/live_grafana.py
 
 soak: .venv/dev ## 200 random histories of each kind, 50 scripts killed at random (hours; SEED=1 repeats a run)
