@@ -85,7 +85,7 @@ pictures: .cache/grafana/dist .venv/dev ## retake the pictures from a real run (
 	@$(PY) -m assets.take_pictures
 
 .cache/grafana/node_modules: $(GRAFANA)/package.json $(GRAFANA)/package-lock.json
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || { \
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || { \
 		echo "Error: there is no Node 20 or newer on the PATH, with which Grafana's libraries draw; install it and try again." >&2; exit 1; }
 	@echo "Installing Grafana's UI libraries into .cache/grafana (650 MB, 1 to 3 minutes) …"
 	@mkdir -p .cache/grafana && cp $^ .cache/grafana && cd .cache/grafana && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
