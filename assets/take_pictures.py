@@ -44,8 +44,16 @@ class PhotographedStory(Story):
             2: [lambda: self.explore("explore_metrics_reader", READER_VERSION)],
             4: [lambda: self.explore("writer_version_increased", WRITER_VERSION)],
             5: [lambda: self.alert_page("alert_pending")],
-            6: [lambda: self.alert_page("alert_firing"), lambda: self.dashboard("dashboard", "visits-lag", LAG)],
-            8: [lambda: self.alert_page("alert_normal"), lambda: self.dashboard("alert_history", "visits-lag", LAG)],
+            6: [
+                lambda: self.alert_page("alert_firing"),
+                lambda: self.wait_for_line(f'ALERTS{{alertname="{ALERT}",alertstate="firing"}}'),
+                lambda: self.dashboard("dashboard", "visits-lag", LAG),
+            ],
+            8: [
+                lambda: self.alert_page("alert_normal"),
+                lambda: self.wait_for_line(f'absent(ALERTS{{alertname="{ALERT}"}})'),
+                lambda: self.dashboard("alert_history", "visits-lag", LAG),
+            ],
         }
 
     def note(self, what: str) -> None:
@@ -76,9 +84,9 @@ class PhotographedStory(Story):
         self.page.wait_for_load_state("networkidle")
 
     def open(self, window: tuple[int, int], address: str) -> None:
-        """Open a page in a window of this size, and wait until it is loaded."""
+        """Open a page in a window of this size."""
         self.page.set_viewport_size({"width": window[0], "height": window[1]})
-        self.page.goto(address, wait_until="networkidle")
+        self.page.goto(address)
 
     def alert_page(self, name: str) -> None:
         """Take a picture of the tutorial's alert, expanded, on Prometheus' page of alerts."""
@@ -87,7 +95,7 @@ class PhotographedStory(Story):
         self.open(ALERTS, f"{self.stack.prometheus}/alerts")
         rule = self.page.locator(".mantine-Accordion-item", has=self.page.get_by_text(ALERT, exact=True))
         rule.get_by_role("button").first.click()
-        self.page.wait_for_load_state("networkidle")
+        rule.get_by_role("table").last.wait_for()
         return save(name, rule.screenshot(animations="disabled"))
 
     def end_with_killed_consumer(self) -> None:

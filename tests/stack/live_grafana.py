@@ -74,6 +74,7 @@ class GrafanaStory(PhotographedStory):
         if "dashboard" in what:
             path, parameters = f"d/{what['dashboard']['uid']}", {"kiosk": "1", **times}
         self.open(window, f"{self.stack.grafana}/{path}?{urlencode(parameters)}")
+        self.page.wait_for_load_state("networkidle")
 
     def alert(self, state: str) -> None:
         wait_for_rule(self.stack, state, 4 * MINUTES)
