@@ -81,7 +81,7 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 bench: .venv/dev ## measure starts, long histories, many consumers, the watcher; writes benchmarks/results.md (about 35 minutes)
 	@$(PY) -m benchmarks
 
-pictures: .cache/grafana/dist .venv/dev ## retake the pictures from a real run (about 12 minutes; needs Chromium, Node 20 and 650 MB)
+pictures: .cache/grafana/dist .venv/dev ## retake the pictures from a real run (about 10 minutes; needs Chromium, Node 20 and 650 MB)
 	@$(PY) -m assets.take_pictures
 
 .cache/grafana/node_modules: $(GRAFANA)/package.json $(GRAFANA)/package-lock.json
