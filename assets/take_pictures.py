@@ -69,31 +69,31 @@ class PhotographedStory(Story):
     def explore(self, name: str, gauge: str) -> None:
         """Take a picture of a gauge in Explore."""
         self.wait_for_line(f"{gauge} == {self.stack.query(gauge)[0]:.0f}")
-        self.show(EXPLORE, expr=gauge)
-        save(name, self.page.screenshot())
+        self.take(name, EXPLORE, expr=gauge)
 
     def dashboard(self, name: str, uid: str, window: tuple[int, int]) -> None:
         """Take a picture of a dashboard."""
-        self.show(window, dashboard=json.loads((ROOT / "grafana" / "dashboards" / f"{uid}.json").read_text()))
+        self.take(name, window, dashboard=json.loads((ROOT / "grafana" / "dashboards" / f"{uid}.json").read_text()))
+
+    def take(self, name: str, window: tuple[int, int], **what: Any) -> None:
+        """Take a picture in a window of this size."""
+        self.page.set_viewport_size({"width": window[0], "height": window[1]})
+        self.show(**what)
+        self.page.wait_for_load_state("networkidle")
         save(name, self.page.screenshot())
 
-    def show(self, window: tuple[int, int], **what: Any) -> None:
+    def show(self, **what: Any) -> None:
         """Draw what Prometheus has of this run since its start."""
-        self.open(window, f"{self.stack.prometheus}/draw/index.html")
+        self.page.goto(f"{self.stack.prometheus}/draw/index.html")
         self.page.wait_for_function("'draw' in window")
         self.page.evaluate("what => draw(what)", {**what, "from": self.start, "to": time.time()})
-        self.page.wait_for_load_state("networkidle")
-
-    def open(self, window: tuple[int, int], address: str) -> None:
-        """Open a page in a window of this size."""
-        self.page.set_viewport_size({"width": window[0], "height": window[1]})
-        self.page.goto(address)
 
     def alert_page(self, name: str) -> None:
         """Take a picture of the tutorial's alert, expanded, on Prometheus' page of alerts."""
         if self.stack.get("status/buildinfo")["version"].startswith("2."):
             return progress(f"{name}.png stays as it is: Prometheus 2 has no such page. PROMETHEUS names another one.")
-        self.open(ALERTS, f"{self.stack.prometheus}/alerts")
+        self.page.set_viewport_size({"width": ALERTS[0], "height": ALERTS[1]})
+        self.page.goto(f"{self.stack.prometheus}/alerts")
         rule = self.page.locator(".mantine-Accordion-item", has=self.page.get_by_text(ALERT, exact=True))
         rule.get_by_role("button").first.click()
         rule.get_by_role("table").last.wait_for()

@@ -66,15 +66,14 @@ def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack)
 class GrafanaStory(PhotographedStory):
     """The story of `make pictures`, with Grafana's own pages in the same pictures. Grafana's rule follows each step."""
 
-    def show(self, window: tuple[int, int], **what: Any) -> None:
+    def show(self, **what: Any) -> None:
         times = {"from": f"{self.start * 1000:.0f}", "to": f"{time.time() * 1000:.0f}"}
         query = {"refId": "A", "expr": what.get("expr"), "range": True, "editorMode": "code"}
         panes = {"a": {"datasource": "prometheus", "queries": [query], "range": times}}
         path, parameters = "explore", {"schemaVersion": "1", "panes": json.dumps(panes)}
         if "dashboard" in what:
             path, parameters = f"d/{what['dashboard']['uid']}", {"kiosk": "1", **times}
-        self.open(window, f"{self.stack.grafana}/{path}?{urlencode(parameters)}")
-        self.page.wait_for_load_state("networkidle")
+        self.page.goto(f"{self.stack.grafana}/{path}?{urlencode(parameters)}")
 
     def alert(self, state: str) -> None:
         wait_for_rule(self.stack, state, 4 * MINUTES)
