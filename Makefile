@@ -6,6 +6,7 @@ PY := .venv/bin/python
 INSTALL := .venv/bin/pip install -q --disable-pip-version-check --no-compile
 # Files in the order of tests/conftest.py: by the number of their tests, the longest ones would come last and run alone.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+GRAFANA := assets/grafana
 SEED ?= $(shell date +%s)
 
 .PHONY: help setup java up down demo test test-all test-docker test-grafana test-azure soak bench pictures readme lint reset clean
@@ -56,7 +57,7 @@ test-all: .venv/dev ## make test, and what repeats it at length: a cluster, rand
 test-docker: .venv/dev ## start Prometheus and Pushgateway with Docker, fire the alert, restart them (2 minutes)
 	@$(PY) -m pytest tests/stack/live_docker.py
 
-test-grafana: .venv/dev ## query a real Grafana, with Docker (about 10 minutes; not yet run anywhere)
+test-grafana: .venv/dev ## query and photograph a real Grafana, with Docker (about 15 minutes; not yet run anywhere)
 	@$(PY) -m pytest tests/stack/live_grafana.py
 
 test-azure: .venv/dev ## read Azure's Blob storage as Azurite emulates it; needs npm, which installs it (1 minute)
@@ -85,8 +86,18 @@ lint: .venv/dev ## check Python, the direction of imports, YAML, and the files o
 bench: .venv/dev ## measure starts, long histories, many consumers, the watcher; writes benchmarks/results.md (about 35 minutes)
 	@$(PY) -m benchmarks
 
-pictures: .venv/dev ## retake the README's pictures from a real run (about 9 minutes; needs Chromium)
+pictures: .cache/grafana/dist .venv/dev ## retake the pictures from a real run (about 10 minutes; needs Chromium, Node 20 and 650 MB)
 	@$(PY) -m assets.take_pictures
+
+.cache/grafana/node_modules: $(GRAFANA)/package.json $(GRAFANA)/package-lock.json
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || { \
+		echo "Error: there is no Node 20 or newer on the PATH, with which Grafana's libraries draw; install it and try again." >&2; exit 1; }
+	@echo "Installing Grafana's UI libraries into .cache/grafana (650 MB, 1 to 3 minutes) …"
+	@mkdir -p .cache/grafana && cp $^ .cache/grafana && cd .cache/grafana && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.cache/grafana/dist: .cache/grafana/node_modules $(wildcard $(GRAFANA)/*)
+	@cp $(GRAFANA)/* .cache/grafana && cd .cache/grafana && rm -rf dist && npm run --silent build
 
 readme: .venv/dev ## run the commands of README and docs, write their output and the code's excerpts (about 3 minutes)
 	@$(PY) -m tests.pages.blocks

@@ -1,44 +1,38 @@
-"""Retake the README's pictures: play the demo in the tutorial's own times, and take screenshots on the way.
+"""Retake the pictures of README and docs: play the demo in the tutorial's own times, and take screenshots on the way.
 
-Usage: make pictures (about 9 minutes; needs Chromium). The pages are those of Debian's Prometheus.
+Usage: make pictures (about 10 minutes; needs Chromium and Node 20). Grafana's own UI libraries draw graphs and
+dashboards (assets/grafana). The pages of the alert are those of Prometheus 3, from Docker or the one that PROMETHEUS
+names.
 """
 
+import json
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import datetime, timezone
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any
 
-from tutorial.script import run
+from tutorial.script import progress, run
+from tutorial.visits import READER_VERSION, WRITER_VERSION
 
 from delta_watch.exporter import Server, serve
-from demo.__main__ import QUERIES, Story, play
-from demo.stack import ALERT, REAL, Stack, local_stack, wait_for
+from demo.__main__ import Story, play
+from demo.compose import any_stack
+from demo.stack import ALERT, REAL, ROOT, Stack, listening_on, running, wait_for
 from lag_detector.errors import LagDetectorError
 from tests.helpers.watcher_answers import answers, behind
 
-import matplotlib.pyplot as plt
-from matplotlib.dates import DateFormatter
-from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
 
 ASSETS = Path(__file__).parent
-WIDTH, SCALE, MARGIN = 800, 2, 8  # in CSS pixels; PNG pixels per CSS pixel; in CSS pixels
-COLORS = {"Normal": "#73bf69", "Pending": "#ff9830", "Firing": "#f2495c"}
-# 0 is Normal, 1 Pending, 2 Firing, as in the order of the colors.
-STATE = (
-    f'max(2 * ALERTS{{alertname="{ALERT}",alertstate="firing"}} or ALERTS{{alertname="{ALERT}",alertstate="pending"}})'
-    " or vector(0)"
-)
-# What the pictures leave out: buttons, statistics, the rule's definition, the path of its file.
-HIDDEN = (
-    ".eval_stats, .execute_btn, .expression_select, a[name=remove], .prometheus_input_group, .stacked_btn, "
-    ".show-annotations, pre, #alertFilters"
-)
+DRAWING = ROOT / ".cache" / "grafana" / "dist"
+SCALE = 1.5  # PNG pixels per CSS pixel
+EXPLORE, LAG, CONSUMERS, ALERTS = (800, 330), (1280, 1240), (1280, 1194), (800, 1000)  # windows, in CSS pixels
 
 
 class PhotographedStory(Story):
@@ -46,95 +40,83 @@ class PhotographedStory(Story):
 
     def __init__(self, stack: Stack, warehouse: Path, page: Page) -> None:
         super().__init__(stack, warehouse)
-        self.page = page
-        self.start = time.time()
-        self.pictures: dict[int, Callable[[], None]] = {
-            0: partial(self.graph, "explore_metrics_writer", "visits_writer_version"),
-            1: partial(self.graph, "explore_metrics_reader", "visits_reader_version"),
-            3: partial(self.graph, "writer_version_increased", "visits_writer_version"),
-            4: partial(self.alerts, "alert_pending"),
-            5: partial(self.alerts, "alert_firing"),
-            7: partial(self.alerts, "alert_normal"),
+        self.page, self.start = page, time.time()
+        self.pictures: dict[int, list[Callable[[], None]]] = {
+            1: [lambda: self.explore("explore_metrics_writer", WRITER_VERSION)],
+            2: [lambda: self.explore("explore_metrics_reader", READER_VERSION)],
+            4: [lambda: self.explore("writer_version_increased", WRITER_VERSION)],
+            5: [lambda: self.alert_page("alert_pending")],
+            6: [
+                lambda: self.alert_page("alert_firing"),
+                lambda: self.wait_for_line(f'ALERTS{{alertname="{ALERT}",alertstate="firing"}}'),
+                lambda: self.dashboard("dashboard", "visits-lag", LAG),
+                lambda: self.dashboard("delta_consumers", "delta-consumers", CONSUMERS),
+            ],
+            8: [
+                lambda: self.alert_page("alert_normal"),
+                lambda: self.wait_for_line(f'absent(ALERTS{{alertname="{ALERT}"}})'),
+                lambda: self.dashboard("alert_history", "visits-lag", LAG),
+            ],
         }
 
     def note(self, what: str) -> None:
         super().note(what)
-        self.pictures.get(len(self.seen) - 1, lambda: None)()
+        for take in self.pictures.get(len(self.seen), []):
+            take()
 
-    def graph(self, name: str, query: str) -> None:
-        """Take a picture of a gauge's graph, once it has a visible line."""
-        value = self.stack.query(query)
-        steady = f"count_over_time(({query} == {value[0]:.0f})[2m:15s]) >= 4"
-        wait_for(f"a line of {query}", lambda: self.stack.query(steady) or None, 120)
-        minutes = max(2, round((time.time() - self.start) / 60) + 1)
-        address = urlencode({"g0.expr": query, "g0.tab": 0, "g0.range_input": f"{minutes}m"})
-        self.page.goto(f"{self.stack.prometheus}/classic/graph?{address}")
-        self.page.wait_for_selector(".rickshaw_graph svg path", state="attached")  # a flat line is not "visible"
-        self.take(name, ".expression_input", ".legend")
+    def wait_for_line(self, query: str) -> None:
+        """Wait until a query has had a value for a minute."""
+        wait_for(query, lambda: self.stack.query(f"count_over_time(({query})[5m:15s]) >= 5"), 150)
 
-    def alerts(self, name: str) -> None:
-        """Take a picture of the tutorial's alert, expanded, on Prometheus' alerts page without the other alerts."""
-        self.page.goto(f"{self.stack.prometheus}/classic/alerts")
-        others = self.page.locator("#alertsTable > tbody > tr", has_not_text=ALERT)
-        others.evaluate_all("rows => rows.forEach(row => row.remove())")
-        self.page.get_by_text(ALERT).first.click()
-        self.take(name, "#alertsTable", "#alertsTable")
+    def explore(self, name: str, gauge: str) -> None:
+        """Take a picture of a gauge in Explore."""
+        self.wait_for_line(f"{gauge} == {self.stack.query(gauge)[0]:.0f}")
+        self.take(name, EXPLORE, expr=gauge)
 
-    def take(self, name: str, first: str, last: str) -> None:
-        """Save the page from one element to another, in full width."""
-        self.page.add_style_tag(content=f"{HIDDEN} {{display: none !important}}")
-        top, bottom = (self.page.locator(what).last.bounding_box() for what in (first, last))
-        assert top is not None
-        assert bottom is not None
-        y = max(0, top["y"] - MARGIN)
-        height = bottom["y"] + bottom["height"] + MARGIN - y
-        clip: FloatRect = {"x": 0, "y": y, "width": WIDTH, "height": height}
-        self.page.screenshot(path=ASSETS / f"{name}.png", full_page=True, clip=clip)
+    def dashboard(self, name: str, uid: str, window: tuple[int, int]) -> None:
+        """Take a picture of a dashboard."""
+        self.take(name, window, dashboard=json.loads((ROOT / "grafana" / "dashboards" / f"{uid}.json").read_text()))
 
-    def plot(self, name: str) -> None:
-        """Plot what Prometheus has of the run and of one more minute: the alert's states, the versions, the lag."""
-        over = time.monotonic() + 60
-        wait_for("another minute", lambda: time.monotonic() > over or None, 90)
-        times = [self.start + second for second in range(0, int(time.time() - self.start), 5)]
-        clock = [datetime.fromtimestamp(at, timezone.utc) for at in times]
-        writer, reader, lag, numbers = (
-            [(self.stack.query(query, at) or [float("nan")])[0] for at in times] for query in (*QUERIES, STATE)
-        )
-        figure, (bands, versions, lags) = plt.subplots(
-            3, sharex=True, figsize=(WIDTH / 100, 4.2), dpi=100 * SCALE, height_ratios=[1, 6, 4], layout="constrained"
-        )
-        for number, run_of in groupby(range(len(times)), lambda index: numbers[index]):
-            state, indexes = list(COLORS)[int(number)], list(run_of)
-            begin, end = clock[indexes[0]], clock[min(indexes[-1] + 1, len(clock) - 1)]
-            bands.axvspan(begin, end, color=COLORS[state], linewidth=0)
-            bands.text(begin + (end - begin) / 2, 0.5, state, ha="center", va="center")
-        bands.set_yticks([])
-        bands.set_ylabel("alert", rotation=0, ha="right", va="center")
-        versions.step(clock, writer, where="post", label=QUERIES[0], color="#1f60c4")
-        versions.step(clock, reader, where="post", label=QUERIES[1], color="#8f3bb8", linestyle="--")
-        versions.set_ylabel("version")
-        versions.set_ylim(0, 7)
-        versions.legend(loc="lower right")
-        lags.fill_between(clock, lag, step="post", color="#8ab8ff")
-        lags.axhline(2, color="#c4162a", linestyle=":")
-        lags.annotate("the alert's threshold", (clock[0], 2), xytext=(4, 4), textcoords="offset points")
-        lags.set_ylabel("lag")
-        lags.set_ylim(0, 4)
-        lags.set_xlim(clock[0], clock[-1])
-        lags.set_xlabel("time (UTC)")
-        lags.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
-        figure.savefig(ASSETS / f"{name}.png")
+    def take(self, name: str, window: tuple[int, int], **what: Any) -> None:
+        """Take a picture in a window of this size."""
+        self.page.set_viewport_size({"width": window[0], "height": window[1]})
+        self.show(**what)
+        self.page.wait_for_load_state("networkidle")
+        save(name, self.page.screenshot())
+
+    def show(self, **what: Any) -> None:
+        """Draw what Prometheus has of this run since its start."""
+        self.page.goto(f"{self.stack.prometheus}/draw/index.html")
+        self.page.wait_for_function("'draw' in window")
+        self.page.evaluate("what => draw(what)", {**what, "from": self.start, "to": time.time()})
+
+    def alert_page(self, name: str) -> None:
+        """Take a picture of the tutorial's alert, expanded, on Prometheus' page of alerts."""
+        if self.stack.get("status/buildinfo")["version"].startswith("2."):
+            return progress(f"{name}.png stays as it is: Prometheus 2 has no such page. PROMETHEUS names another one.")
+        self.page.set_viewport_size({"width": ALERTS[0], "height": ALERTS[1]})
+        self.page.goto(f"{self.stack.prometheus}/alerts")
+        rule = self.page.locator(".mantine-Accordion-item", has=self.page.get_by_text(ALERT, exact=True))
+        rule.get_by_role("button").first.click()
+        rule.get_by_role("table").last.wait_for()
+        return save(name, rule.screenshot(animations="disabled"))
 
 
-def page_of_the_watcher(browser: Browser) -> None:
+def watcher_page(page: Page) -> None:
     """Take a picture of the watcher's page, with results that are made up."""
     now = time.time()
-    clicks = behind("s3://lake/clicks", ["sessions", "search"], now)
-    httpd = serve(answers(now, more=[clicks]), Server(port=0))
-    page = browser.new_page(viewport={"width": 1100, "height": 100})
+    httpd = serve(answers(now, more=[behind("s3://lake/clicks", ["sessions", "search"], now)]), Server(port=0))
+    page.set_viewport_size({"width": 1100, "height": 100})
     page.goto(f"http://127.0.0.1:{httpd.server_port}/")
-    page.screenshot(path=ASSETS / "watcher_page.png", full_page=True)
+    save("watcher_page", page.screenshot(full_page=True))
     httpd.shutdown()
+
+
+def save(name: str, png: bytes) -> None:
+    """Save a picture with 256 colors, which takes a quarter of the bytes."""
+    path = ASSETS / f"{name}.png"
+    path.write_bytes(png)
+    Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 def chromium() -> str:
@@ -149,20 +131,33 @@ def chromium() -> str:
     return found
 
 
+@contextmanager
+def open_page(headers: dict[str, str] | None = None) -> Iterator[Page]:
+    """Open a browser, with headers for each request, in which every server has the drawing program at /draw/."""
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium()) as browser:
+        page = browser.new_page(
+            device_scale_factor=SCALE, timezone_id="UTC", color_scheme="dark", extra_http_headers=headers
+        )
+        page.route("**/draw/**", lambda route: route.fulfill(path=DRAWING / route.request.url.partition("/draw/")[2]))
+        yield page
+
+
 def main() -> None:
     """Play the story once and save its pictures."""
-    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not work for root
     with (
-        tempfile.TemporaryDirectory() as folder,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=no_sandbox) as browser,
-        local_stack(Path(folder), REAL) as stack,
+        tempfile.TemporaryDirectory() as name,
+        open_page() as page,
+        any_stack(Path(name), REAL, os.environ.get("STACK", "")) as (stack, kind),
     ):
-        page = browser.new_page(viewport={"width": WIDTH, "height": 700}, device_scale_factor=SCALE, timezone_id="UTC")
-        story = PhotographedStory(stack, Path(folder, "warehouse"), page)
-        play(story)
-        story.plot("alert_history")
-        page_of_the_watcher(browser)
+        folder = Path(name)
+        config, log, (targets,) = folder / "watch.toml", folder / "watch.log", folder.rglob("targets/watch.yml")
+        config.write_text((ROOT / "examples" / "watch.toml").read_text().replace("../warehouse", f"{name}/warehouse"))
+        listen, scrape = ("0.0.0.0", "host.docker.internal") if kind == "compose stack" else ("127.0.0.1", "127.0.0.1")
+        command = [sys.executable, "-m", "delta_watch", str(config), "--port=0", f"--address={listen}"]
+        with running(command, "http://{address}/metrics", log):
+            targets.write_text(f'- targets: ["{scrape}:{listening_on(log).rpartition(":")[2]}"]\n')
+            play(PhotographedStory(stack, folder / "warehouse", page))
+        watcher_page(page)
     print(f"The pictures are in {ASSETS}.")
 
 

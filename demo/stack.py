@@ -90,9 +90,9 @@ def prometheus_files(folder: Path, pushgateway: str, timing: dict[str, str]) -> 
 
 
 def listening_on(log: Path) -> str:
-    """Return the host and port that a Pushgateway or a Prometheus has logged. With port 0 it chooses one."""
-    found = re.search(r'msg="Listening on".* address=(\S+)', log.read_text(errors="replace"))
-    return found[1] if found else ""
+    """Return the host and port that a Pushgateway, a Prometheus or a watcher has logged. With port 0 it chooses one."""
+    found = re.search(r'("Listening on".* address=|metrics at http://)([^\s/]+)', log.read_text(errors="replace"))
+    return found[2] if found else ""
 
 
 @contextmanager

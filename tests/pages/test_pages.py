@@ -74,10 +74,10 @@ def test_every_page_is_found_from_the_readme_and_says_what_it_answers() -> None:
 
 
 def test_pictures_are_all_used_small_and_have_captions_that_name_the_program() -> None:
-    used = re.findall(r"!\[.+?]\((?:\.\./)?(assets/.+?)\)", "".join(page.read_text() for page in PAGES))
+    used = re.findall(r"!\[.+?]\((?:\.\./)?(assets/.+?)\)", ALL)
     assert sorted(set(used)) == [str(picture.relative_to(ROOT)) for picture in PICTURES]
     assert [picture.name for picture in PICTURES if picture.stat().st_size >= 150_000] == []
-    captions = re.findall(r"(?:^!\[.+?]\(assets/.+?\)\\?\n)+(.*)\n", TEXT, re.MULTILINE)
+    captions = re.findall(r"(?:^!\[.+?]\((?:\.\./)?assets/.+?\)\\?\n)+(.*)\n", ALL, re.MULTILINE)
     assert captions
     assert [caption for caption in captions if not re.fullmatch(r"\*.*(Prometheus|Grafana).*\*", caption)] == []
 

@@ -1,22 +1,25 @@
-"""Query a real Grafana: make test-grafana. NOT YET RUN ANYWHERE: it needs a Docker engine with the compose plugin.
+"""Query and photograph a real Grafana: make test-grafana. NOT YET RUN ANYWHERE: it needs Docker and its compose plugin.
 
 Starts the compose stack on free ports with the ready-made alert, runs the scripts, and queries Grafana's HTTP API.
 Written from its documentation (health, data source proxy, dashboard by uid, Prometheus-compatible rules). Once you have
-run it, remove the note above.
+run it, remove the note above. It replaces the pictures of Grafana in assets/ by those of the real one.
 """
 
 import base64
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from assets.take_pictures import PhotographedStory, open_page
+from demo.__main__ import play
 from demo.compose import PORTS
 from demo.stack import ALERT, REAL, Stack, wait_for
 from tests.helpers.docker import stack_in_docker
 from tests.helpers.grafana_files import ALERTING, DASHBOARDS, DATASOURCES, queries
-from tests.helpers.workspace import Workspace
 
 import pytest
 
@@ -60,20 +63,28 @@ def test_grafana_after_its_start_is_healthy_and_has_read_its_files(stack: Stack)
     assert (provisioned["uid"], provisioned["for"]) == (group["rules"][0]["uid"], group["rules"][0]["for"])
 
 
-def test_alert_in_a_whole_round_fires_and_ends(stack: Stack, workspace: Workspace) -> None:
-    for script in ("create_table.py", "visits_creator_job.py", "visits_consumer.py"):
-        workspace.succeed(script)
-    wait_for_rule(stack, "inactive", 3 * MINUTES)
-    workspace.succeed("visits_creator_job.py")
-    wait_for_rule(stack, "pending", 2 * MINUTES)
-    wait_for_rule(stack, "firing", 4 * MINUTES)
-    check_every_query_of_the_dashboard(stack)
-    workspace.succeed("visits_consumer.py")
-    wait_for_rule(stack, "inactive", 3 * MINUTES)
+class GrafanaStory(PhotographedStory):
+    """The story of `make pictures`, with Grafana's own pages in the same pictures. Grafana's rule follows each step."""
+
+    def show(self, **what: Any) -> None:
+        times = {"from": f"{self.start * 1000:.0f}", "to": f"{time.time() * 1000:.0f}"}
+        query = {"refId": "A", "expr": what.get("expr"), "range": True, "editorMode": "code"}
+        panes = {"a": {"datasource": "prometheus", "queries": [query], "range": times}}
+        path, parameters = "explore", {"schemaVersion": "1", "panes": json.dumps(panes)}
+        if "dashboard" in what:
+            path, parameters = f"d/{what['dashboard']['uid']}", {"kiosk": "1", **times}
+        self.page.goto(f"{self.stack.grafana}/{path}?{urlencode(parameters)}")
+
+    def alert(self, state: str) -> None:
+        wait_for_rule(self.stack, state, 4 * MINUTES)
+        if state == "firing":
+            (source,) = DATASOURCES["datasources"]
+            for place, query in queries().items():
+                path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"
+                assert ask(self.stack, path)["data"]["result"], place
+        super().alert(state)
 
 
-def check_every_query_of_the_dashboard(stack: Stack) -> None:
-    (source,) = DATASOURCES["datasources"]
-    for place, query in queries().items():
-        path = f"/api/datasources/proxy/uid/{source['uid']}/api/v1/query?{urlencode({'query': query})}"
-        assert ask(stack, path)["data"]["result"], place
+def test_pictures_of_a_whole_round_show_the_alert_fire_and_end(stack: Stack, tmp_path: Path) -> None:
+    with open_page({"Authorization": f"Basic {LOGIN}"}) as page:
+        play(GrafanaStory(stack, tmp_path / "warehouse", page))
