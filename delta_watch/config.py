@@ -57,6 +57,7 @@ EXPECTED = {
     "int": "{key} must be a whole number from 0 to 65535",
     "object": "{key} must be a section; write [{key}]",
     "array": "{key} must be a list of sections; write [[{key}]]",
+    "exclude": '{key} must be a list of patterns; write {key} = ["…"]',
     "enum": f"{{key}} must be one of {', '.join(get_args(Reads))}",
 }
 
@@ -197,7 +198,8 @@ class _File:
             key = next(name for name, value in tables.items() if not isinstance(value, str) or not value.strip())
             place = f"tables.{key}"
         expected = re.match(r"Expected `(\w+)", problem)
-        message = EXPECTED["array" if index and not key else expected[1] if expected else "enum"]
+        kind = "array" if index and not key else expected[1] if expected else "enum"
+        message = EXPECTED.get(key) or EXPECTED[kind]
         self._fail(message.format(key=key or section), place)
 
     def _location(self, location: str, place: str) -> str:

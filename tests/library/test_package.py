@@ -29,7 +29,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_contains_only_the_packages_and_names_version_license_and_extras(wheel: Path) -> None:
-    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".typed")]
+    files = [
+        file
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in (".py", ".typed", ".html")
+    ]
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = archive.read(f"lag_detector-{VERSION}.dist-info/METADATA").decode().splitlines()

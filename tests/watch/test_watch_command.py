@@ -101,7 +101,7 @@ def test_once_prints_json(files: Files) -> None:
 def test_check(files: Files) -> None:
     done = run(config(files), "--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "The configuration is valid. 1 table, 1 consumer, 0 patterns.\n"
+    assert done.stdout == "The configuration is valid. 1 table, 1 consumer, 0 patterns, 0 lakes.\n"
     assert run(config(files, f"{FRAUD}nme = 1"), "--check").returncode == 1
 
 
@@ -246,7 +246,7 @@ def test_configuration_is_read_again_when_it_changes_or_on_sighup(files: Files) 
         config(files, f"{FRAUD}[web]\naddress = '::1'")
         assert next_line(process).endswith("[web] has changed, which needs a restart\n")
         config(files, FRAUD.replace('"fraud"', '"search"'))
-        reloaded = rf"{TIME} INFO The configuration is reloaded: 1 table, 1 consumer, 0 patterns\n"
+        reloaded = rf"{TIME} INFO The configuration is reloaded: 1 table, 1 consumer, 0 patterns, 0 lakes\n"
         assert re.fullmatch(reloaded, next_line(process))
         wait_until_equal(lambda: value(url, 'delta_watch_up{consumer="search",table="orders"}'), "1")
         assert (value(url), value(url, successful)) == ("3", "1")

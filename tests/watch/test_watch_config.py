@@ -107,13 +107,13 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: there is nothing to watch; add a [[consumer]] with name, table and checkpoint"),
+        ("", "line 1: there is nothing to watch; add a [[lake]] with path, or a [[consumer]]"),
         (CONSUMER + "x = = 1", "line 5: not valid TOML (invalid value); correct it"),
         (CONSUMER + 'chekpoint = "x"', "line 5: the key chekpoint is unknown; perhaps it is checkpoint"),
         (
             "colour = 1\n" + CONSUMER,
             "line 1: the key colour is unknown; use interval, time_limit, discovery_interval, web, tables, consumer, "
-            "discover",
+            "discover, lake, stale_after",
         ),
         (
             CONSUMER + '\n[[consumer]]\ntable = "a"\ncheckpoint = "b"',
@@ -153,6 +153,15 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
         (
             '[tables]\norders = "/orders"\n' + CONSUMER.replace("/data/orders", "oders"),
             "line 5: oders is not in [tables]; perhaps it is orders",
+        ),
+        (
+            '[[lake]]\npath = "/lake"\nexclude = "tmp"',
+            'line 3: exclude must be a list of patterns; write exclude = ["…"]',
+        ),
+        ('[[lake]]\npath = "/lake"\ndepth = -1', "line 3: depth must be a whole number from 0 to 65535"),
+        (
+            '[[lake]]\npath = "hdfs:/lake"',
+            "line 2: path: there is no support for hdfs:; use a local path, file: or one of s3://, gs://, az://, abfss://",
         ),
         (CONSUMER.replace("/data/", ""), "line 3: orders is not in [tables]; write ./orders if it is a folder"),
     ],

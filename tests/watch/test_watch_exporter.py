@@ -24,7 +24,10 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 LABELS = (("consumer", "fraud"), ("table", "orders"))
 LAST_BATCH = "consumer_last_batch_timestamp_seconds"
 RELOADS = ("config_last_reload_successful", "config_last_reload_success_timestamp_seconds")
-BEFORE_ROUNDS = {f"delta_watch_{name}" for name in ("build_info", "rounds_total", *RELOADS)}
+BEFORE_ROUNDS = {
+    f"delta_watch_{name}"
+    for name in ("build_info", "rounds_total", "discoveries_total", "unmatched_checkpoints", *RELOADS)
+}
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
