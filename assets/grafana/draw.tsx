@@ -52,20 +52,26 @@ const LINES = {
 
 /** Apply the settings of a panel to its series. A setting that Grafana's code does not know is an error. */
 function apply({ title, type, fieldConfig }: Panel, data: DataFrame[]): DataFrame[] {
-  const defaults = { ...fieldConfig.defaults, custom: { ...(type === 'timeseries' && LINES), ...fieldConfig.defaults.custom } };
+  const lines = type === 'timeseries' && LINES;
+  const defaults = { ...fieldConfig.defaults, custom: { ...lines, ...fieldConfig.defaults.custom } };
   const overridden: string[] = fieldConfig.overrides.flatMap((override) => override.properties.map((p: any) => p.id));
   const custom = [...Object.keys(defaults.custom), ...overridden.flatMap((id) => id.match(/^custom\.(.+)/)?.[1] ?? [])];
   const item = (id: string, path: string, process: any, isCustom: boolean) =>
-    ({ id, path, process, isCustom, name: id, shouldApply: (field: Field) => !isCustom || field.type === FieldType.number }) as unknown as FieldConfigPropertyItem;
+    ({
+      id, path, process, isCustom, name: id,
+      shouldApply: (field: Field) => !isCustom || field.type === FieldType.number,
+    }) as unknown as FieldConfigPropertyItem;
   const registry = new FieldConfigOptionsRegistry(() => [
     ...Object.entries(STANDARD).map(([id, process]) => item(id, id, process, false)),
     ...[...new Set(custom)].map((path) => item(`custom.${path}`, path, identityOverrideProcessor, true)),
   ]);
-  const unknown = [...Object.keys(fieldConfig.defaults), ...overridden].filter((id) => id !== 'custom' && !registry.getIfExists(id));
+  const used = [...Object.keys(fieldConfig.defaults), ...overridden];
+  const unknown = used.filter((id) => id !== 'custom' && !registry.getIfExists(id));
   if (unknown.length) throw new Error(`${title}: this drawing knows no ${unknown}`);
   const replaceVariables = (text: string) => text;
   return applyFieldOverrides({
-    data, fieldConfig: { ...fieldConfig, defaults }, fieldConfigRegistry: registry, replaceVariables, theme, timeZone: 'utc',
+    data, fieldConfig: { ...fieldConfig, defaults }, fieldConfigRegistry: registry, replaceVariables, theme,
+    timeZone: 'utc',
   });
 }
 
@@ -138,7 +144,9 @@ function Bands({ config, bands }: { config: UPlotConfigBuilder; bands: Band[] })
 }
 
 const Lines = ({ panel: { options }, frames, range, bands, width, height }: Content) => (
-  <TimeSeries {...{ frames, options, width, height }} structureRev={1} timeRange={range} timeZone="utc" legend={options.legend}>
+  <TimeSeries
+    {...{ frames, options, width, height }} structureRev={1} timeRange={range} timeZone="utc" legend={options.legend}
+  >
     {(config) => <Bands config={config} bands={bands} />}
   </TimeSeries>
 );
@@ -146,10 +154,13 @@ const Lines = ({ panel: { options }, frames, range, bands, width, height }: Cont
 const Stat = ({ panel: { options, fieldConfig }, frames, width, height }: Content) => (
   <VizRepeater
     getValues={() => getFieldDisplayValues({
-      fieldConfig, reduceOptions: options.reduceOptions, replaceVariables: (text) => text, theme, data: frames, timeZone: 'utc',
+      fieldConfig, reduceOptions: options.reduceOptions, replaceVariables: (text) => text, theme, data: frames,
+      timeZone: 'utc',
     })}
     getAlignmentFactors={getDisplayValueAlignmentFactors}
-    renderValue={({ value, orientation, ...rest }) => <BigValue {...options} {...rest} {...{ theme }} value={value.display} parentOrientation={orientation} />}
+    renderValue={({ value, orientation, ...rest }) => (
+      <BigValue {...options} {...rest} {...{ theme }} value={value.display} parentOrientation={orientation} />
+    )}
     {...{ width, height }} source={frames} itemSpacing={3} renderCounter={0} autoGrid orientation={options.orientation}
   />
 );
@@ -163,22 +174,33 @@ function Timeline({ panel: { options, fieldConfig }, frames, range, width, heigh
       scaleKey: 'x', isTime: true, orientation: ScaleOrientation.Horizontal, direction: ScaleDirection.Right,
       range: () => [range.from.valueOf(), range.to.valueOf()],
     });
-    builder.addScale({ scaleKey: 'y', orientation: ScaleOrientation.Vertical, direction: ScaleDirection.Up, range: () => [0, 1] });
-    builder.addAxis({ scaleKey: 'x', isTime: true, placement: AxisPlacement.Bottom, timeZone: 'utc', theme, grid: { show: true } });
+    builder.addScale({
+      scaleKey: 'y', orientation: ScaleOrientation.Vertical, direction: ScaleDirection.Up, range: () => [0, 1],
+    });
     builder.addAxis({
-      scaleKey: 'y', placement: AxisPlacement.Left, theme, grid: { show: false }, ticks: { show: false }, splits: () => middles,
-      values: () => names as any, size: Math.max(...names.map((name) => measureText(name, 12).width)) + 18,
+      scaleKey: 'x', isTime: true, placement: AxisPlacement.Bottom, timeZone: 'utc', theme, grid: { show: true },
+    });
+    builder.addAxis({
+      scaleKey: 'y', placement: AxisPlacement.Left, theme, grid: { show: false }, ticks: { show: false },
+      splits: () => middles, values: () => names as any,
+      size: Math.max(...names.map((name) => measureText(name, 12).width)) + 18,
     });
     builder.addHook('draw', (plot: any) => frames.forEach(({ fields: [time, state] }, index) => {
       const row = plot.bbox.height / frames.length;
-      const top = plot.bbox.top + (index + (1 - options.rowHeight) / 2) * row;
+      const rowHeight = row * options.rowHeight;
+      const top = plot.bbox.top + index * row + (row - rowHeight) / 2;
+      const opacity = fieldConfig.defaults.custom.fillOpacity / 100;
       for (const { from, to, value } of runs(time.values, state.values, time.config.interval!)) {
         const { text, color = '' } = state.display!(value);
-        const { begin, width } = box(plot, from, to, top, row * options.rowHeight, color, fieldConfig.defaults.custom.fillOpacity / 100);
+        const { begin, width } = box(plot, from, to, top, rowHeight, color, opacity);
         const [size, gap] = [12 * devicePixelRatio, 4 * devicePixelRatio];
         plot.ctx.save();
-        Object.assign(plot.ctx, { font: `${size}px Inter`, fillStyle: theme.colors.getContrastText(color, 3), textAlign: 'left', textBaseline: 'middle' });
-        if (plot.ctx.measureText(text).width + 2 * gap < width) plot.ctx.fillText(text, begin + gap, top + row * options.rowHeight / 2);
+        Object.assign(plot.ctx, {
+          font: `${size}px Inter`, fillStyle: theme.colors.getContrastText(color, 3), textAlign: 'left',
+          textBaseline: 'middle',
+        });
+        const fits = plot.ctx.measureText(text).width + 2 * gap < width;
+        if (fits) plot.ctx.fillText(text, begin + gap, top + rowHeight / 2);
         plot.ctx.restore();
       }
     }));
@@ -187,24 +209,28 @@ function Timeline({ panel: { options, fieldConfig }, frames, range, width, heigh
   return <UPlotChart {...{ config, width, height }} data={[[range.from.valueOf(), range.to.valueOf()]]} />;
 }
 
-const CONTENTS: Record<string, (content: Content) => JSX.Element> = { stat: Stat, timeseries: Lines, 'state-timeline': Timeline };
-const NoData = () => <div style={{ display: 'flex', height: '100%', alignItems: 'center', justifyContent: 'center' }}>No data</div>;
+const CONTENTS: Record<string, (content: Content) => JSX.Element> = {
+  stat: Stat, timeseries: Lines, 'state-timeline': Timeline,
+};
+const NoData = () => <div style={{ display: 'grid', height: '100%', placeItems: 'center' }}>No data</div>;
 
 /**
  * Draw on the page of a Prometheus.
  *
- * `from` and `to` are Unix times in seconds. Without a dashboard, `expr` is drawn as in Explore. Panels of types that the
- * libraries lack are left out. `chosen` are the values of the dashboard's variables, `.*` unless given.
+ * `from` and `to` are Unix times in seconds. Without a dashboard, `expr` is drawn as in Explore. Panels of types that
+ * the libraries lack are left out. `chosen` are the values of the dashboard's variables, `.*` unless given.
  */
 async function draw({ dashboard, expr = '', from, to, chosen = {} }: {
   dashboard?: Dashboard; expr?: string; from: number; to: number; chosen?: Labels;
 }) {
   const range = makeTimeRange(dateTime(from * 1000), dateTime(to * 1000));
   const column = (innerWidth - 2 * PADDING + MARGIN) / COLUMNS;
-  const panels = (dashboard?.panels ?? [{ ...EXPLORE, targets: [{ refId: 'A', expr }] }]).filter(({ type }) => type in CONTENTS);
+  const all = dashboard?.panels ?? [{ ...EXPLORE, targets: [{ refId: 'A', expr }] }];
+  const panels = all.filter(({ type }) => type in CONTENTS);
   const withChosen = (text: string) => text.replace(/\$(\w+)/g, (_, name) => chosen[name] ?? '.*');
-  const annotations = (dashboard?.annotations.list ?? []).map((each) => ({ ...each, expr: each.expr && withChosen(each.expr) }));
-  const bands = await bandsOf(annotations, range, innerWidth);
+  const annotations = dashboard?.annotations.list ?? [];
+  const restricted = annotations.map((each) => ({ ...each, expr: each.expr && withChosen(each.expr) }));
+  const bands = await bandsOf(restricted, range, innerWidth);
   const drawn = await Promise.all(panels.map(async (panel) => {
     const { x, y, w, h } = panel.gridPos;
     const [width, height] = [w * column - MARGIN, h * (CELL + MARGIN) - MARGIN];
@@ -213,7 +239,10 @@ async function draw({ dashboard, expr = '', from, to, chosen = {} }: {
     const Panel = frames.length || panel.type === 'stat' ? CONTENTS[panel.type] : NoData;
     const actions = !dashboard && <RadioButtonGroup size="sm" options={STYLES} value="Lines" />;
     return (
-      <div key={`${x} ${y}`} style={{ position: 'absolute', left: PADDING + x * column, top: PADDING + y * (CELL + MARGIN) }}>
+      <div
+        key={`${x} ${y}`}
+        style={{ position: 'absolute', left: PADDING + x * column, top: PADDING + y * (CELL + MARGIN) }}
+      >
         <PanelChrome {...{ width, height, actions }} title={panel.title} description={panel.description}>
           {(width: number, height: number) => <Panel {...{ panel, frames, range, bands, width, height }} />}
         </PanelChrome>
@@ -224,7 +253,9 @@ async function draw({ dashboard, expr = '', from, to, chosen = {} }: {
   flushSync(() => root.render(page(<div style={{ height: bottom }}>{drawn}</div>)));
 }
 
-const page = (content: JSX.Element | null) => <ThemeContext.Provider value={theme}><GlobalStyles />{content}</ThemeContext.Provider>;
+const page = (content: JSX.Element | null) => (
+  <ThemeContext.Provider value={theme}><GlobalStyles />{content}</ThemeContext.Provider>
+);
 const root = createRoot(document.body.appendChild(document.createElement('div')));
 await initPluginTranslations('grafana');
 flushSync(() => root.render(page(null))); // names the fonts, with which texts are measured
