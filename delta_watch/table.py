@@ -1,5 +1,6 @@
 """What the log of a table says: its last version, its id, its commits. It reads each file of the log once."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -94,7 +95,7 @@ class Table:
     async def list_head(self) -> bool:
         """Find the last version by a listing: names may be known as missing for a while. Return whether it changed."""
         known = self._found
-        versions = await self._versions(known.head + 1)
+        versions = _versions(await self._log.names(f"{known.head + 1:020d}", ":"))
         if not versions:
             return False
         (tag,) = await self._log.tags([commit_name(versions[-1])])
@@ -193,29 +194,28 @@ class Table:
             hint = checkpoint_version((await self._log.read("_last_checkpoint")).content)
         except FileNotFoundError:
             hint = None
-        versions = await self._versions(hint) if hint is not None else []
-        if versions and versions[-1] - min(versions[0], (hint or 0) + 1) >= len(versions):
-            raise WatchError(
-                "corrupt",
-                f"a version between {hint} and {versions[-1]} is missing in {self._log}; {PERSISTS}",
-            )
-        versions = versions or await self._versions()
+        names = await self._log.names("" if hint is None else f"{hint:020d}", ":")
+        if hint is not None and not _versions(names):
+            names = await self._log.names()
+        versions = _versions(names)
         if not versions:
             raise WatchError("not_a_table", f"there is no Delta table at {self.folder}; check the path")
+        # Only a checkpoint makes up for older versions.
+        newest = max((int(name[:20]) for name in names if ".checkpoint" in name and name[:20].isdigit()), default=hint)
+        needed = [version for version in versions if newest is None or version >= newest] or versions[-1:]
+        first = needed[0] if newest is None else min(needed[0], newest + 1)
+        if needed[-1] - first >= len(needed):
+            raise WatchError(
+                "corrupt", f"a version between {first} and {needed[-1]} is missing in {self._log}; {PERSISTS}"
+            )
         (tag,) = await self._log.tags([commit_name(versions[-1])])
         if tag is None:
             raise WatchError("not_a_table", f"the table at {self.folder} is being deleted")
         return _Known(versions[-1], tag)
 
-    async def _versions(self, first: int | None = None, last: int | None = None) -> list[int]:
-        """Return the versions in the log, in order."""
-        after, before = "" if first is None else f"{first:020d}", ":" if last is None else commit_name(last + 1)
-        found = map(commit_version, await self._log.names(after, before))
-        return sorted(version for version in found if version is not None)
-
     async def _missing(self, version: int) -> WatchError:
         """Return why a commit cannot be read. Only a listing proves that it is gone."""
-        if version in await self._versions(version, version):
+        if commit_name(version) in await self._log.names(f"{version:020d}", f"{version:020d}:"):
             return WatchError("store", f"{self._log}/{commit_name(version)} is listed, but cannot be read; wait")
         known = self._found
         known.commits = {v: commit for v, commit in known.commits.items() if v > version}
@@ -265,3 +265,8 @@ class Table:
                 known.metadata = await find_in_checkpoint(self._log, version, "metaData") or known.metadata
                 break
         known.metadata_at = known.head
+
+
+def _versions(names: Iterable[str]) -> list[int]:
+    """Return the versions whose commits have these names, in order."""
+    return sorted(version for version in map(commit_version, names) if version is not None)

@@ -231,6 +231,7 @@ def test_mistake_has_its_own_reason_and_sentence_and_heals(
     if make == [Path.mkdir] and files.locate is url:
         reason = "corrupt"  # in a bucket, a folder is not in the way of a file
     reports: list[str] = []
+    (files.log / f"{5:020d}.checkpoint.parquet").touch()  # without it, a missing version before it would be a hole
     consumers = [
         Consumer("fraud", "orders", files.locate(files.checkpoint)),
         Consumer("fraud", "returns", files.locate(healthy.checkpoint)),
@@ -349,6 +350,18 @@ def test_query_is_no_consumer_of_a_table_whose_id_is_nowhere(files: Files) -> No
     assert reasons(watcher) == []
     assert watcher.states[0].error
     assert watcher.states[0].error.reason == "unknown_id"
+
+
+def test_hole_in_the_log_is_no_head(files: Files) -> None:
+    files.append(10, 14)
+    (files.log / "_last_checkpoint").write_text('{"version": 5}')
+    error = look(files.watcher()).error
+    assert str(error) == (
+        f"a version between 5 and 14 is missing in {files.locate(files.log)}; restore it if this persists"
+    )
+    (files.log / f"{10:020d}.checkpoint.parquet").touch()
+    files.read(1, offset(12))
+    assert lag(files.watcher()) == (11, 3)
 
 
 def test_garbage_below_an_initial_snapshot(files: Files) -> None:
