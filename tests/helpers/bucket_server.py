@@ -6,7 +6,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import formatdate
@@ -126,16 +126,11 @@ class BucketServer:
         if self.in_order:
             after = max(after, query.get("start-after", ""))
         found: dict[str, os.stat_result | None] = {}
-        folder = bucket / prefix.rpartition("/")[0]
-        for path in folder.iterdir() if "delimiter" in query and folder.is_dir() else folder.rglob("*"):
-            key = str(path.relative_to(bucket))
-            if path.is_dir():
-                key = f"{key}/" if "delimiter" in query else ""
+        for path in _walk(str(bucket / prefix.rpartition("/")[0]), "delimiter" in query):
+            key = path[len(str(bucket)) + 1 :]
             if key > after and key.startswith(prefix):
-                try:
-                    found[key] = path.stat()
-                except FileNotFoundError:
-                    continue
+                with suppress(FileNotFoundError):
+                    found[key] = os.stat(path)
         keys = sorted(found)
         page, rest = keys[:PAGE], keys[PAGE:]
         entries = []
@@ -153,6 +148,21 @@ class BucketServer:
         more = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if rest else ""
         body = f"<ListBucketResult><IsTruncated>{'true' if rest else 'false'}</IsTruncated>{more}{''.join(entries)}"
         return "200 OK", {"Content-Type": "application/xml"}, f"{body}</ListBucketResult>".encode()
+
+
+def _walk(folder: str, flat: bool) -> Iterator[str]:
+    """Yield the paths of the files in a folder, and either those of its folders, which end with a /, or all in them."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if not entry.is_dir():
+            yield entry.path
+        elif flat:
+            yield f"{entry.path}/"
+        else:
+            yield from _walk(entry.path, flat)
 
 
 def _tags(status: os.stat_result, modified: str) -> dict[str, object]:

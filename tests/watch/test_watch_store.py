@@ -25,6 +25,7 @@ from demo.stack import wait_for
 from tests.helpers.bucket_server import BucketServer, url
 from tests.helpers.handmade_tables import OTHER, Files, add, known, lag, look, offset, reasons, soon
 from tests.helpers.http_servers import serve
+from tests.helpers.workspace import wait_until_equal
 
 import pytest
 
@@ -235,7 +236,7 @@ def test_bucket_that_hangs_holds_up_no_other(in_bucket: Files, bucket: BucketSer
     assert watcher.last_round.seconds < 3  # not 1 second for each group of requests
     assert str(watcher.states[0].consumers[0].error).endswith("has not answered within 1 seconds; check its store")
     bucket.silent = lambda request: False
-    soon(lambda: set(reasons(watcher)), {None})
+    wait_until_equal(lambda: set(reasons(watcher)), {None})
 
 
 # What is missing or refused
