@@ -18,6 +18,7 @@ from benchmarks.long_histories import long_histories
 from benchmarks.many_consumers import many_consumers
 from benchmarks.measuring import RUNS
 from benchmarks.round_of_scripts import a_round
+from benchmarks.watcher_in_a_bucket import the_watcher_in_a_bucket
 from benchmarks.watcher_rounds import the_watcher
 from demo.stack import ROOT, pushgateway
 from fast_spark.java import find_java
@@ -28,7 +29,11 @@ import psutil
 RESULTS = Path(__file__).parent / "results.md"
 TITLE = "# Results of `make bench`\n\nWhole processes, in turn.\n\n"
 PARTS = {
-    part.__name__: part for part in (a_round, what_each_measure_gains, long_histories, many_consumers, the_watcher)
+    part.__name__: part
+    for part in (
+        *(a_round, what_each_measure_gains, long_histories, many_consumers),
+        *(the_watcher, the_watcher_in_a_bucket),
+    )
 }
 
 
