@@ -211,16 +211,20 @@ def test_failed_reads_make_nothing_read_again(in_bucket: Files, bucket: BucketSe
 
 
 def test_name_that_a_cache_says_is_missing(in_bucket: Files, bucket: BucketServer) -> None:
+    def hide(version: int) -> None:
+        bucket.hidden.add(str(in_bucket.commit_path(version)).split("/", 2)[2])
+
     watcher = in_bucket.watcher()
     assert lag(watcher) == (3, 3)
     in_bucket.append(7, 7)
     in_bucket.read(1, offset(8))
-    bucket.hidden.add(str(in_bucket.commit_path(7)).split("/", 2)[2])
+    hide(7)
     assert reasons(watcher) == ["ahead"]
-    bucket.hidden.clear()
-    assert lag(watcher) == (7, 0)
-    in_bucket.append(8, 9)
-    bucket.hidden.add(str(in_bucket.commit_path(8)).split("/", 2)[2])
+    in_bucket.append(8, 8)
+    in_bucket.read(2, offset(9))
+    assert lag(watcher) == (8, 0)  # found by a listing
+    in_bucket.append(9, 10)
+    hide(9)
     assert reasons(in_bucket.watcher()) == ["store"]  # it is listed, so nobody has lost it
 
 
@@ -240,15 +244,6 @@ def test_bucket_that_hangs_holds_up_no_other(in_bucket: Files, bucket: BucketSer
 
 
 # What is missing or refused
-
-
-def test_missing_table_and_checkpoint(in_bucket: Files, tmp_path: Path) -> None:
-    consumer = Consumer("fraud", "orders", url(tmp_path / "none"))
-    assert reasons(Watcher({"orders": url(in_bucket.table)}, [consumer])) == ["missing"]
-    watcher = Watcher({"orders": url(tmp_path / "none")}, [])
-    watcher.run_round()
-    assert watcher.states[0].error
-    assert watcher.states[0].error.reason == "not_a_table"
 
 
 def test_one_bucket_that_cannot_be_opened(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
