@@ -20,7 +20,7 @@ from delta_watch.checkpoint import RARE
 from delta_watch.errors import DeltaWatchError, WatchError
 from delta_watch.store import Folder, LocalFolder, open_folder
 from delta_watch.threads import event_loop
-from delta_watch.watcher import Consumer, Watcher
+from delta_watch.watcher import Consumer, Discovery, Watcher
 from demo.stack import wait_for
 from tests.helpers.bucket_server import BucketServer, url
 from tests.helpers.handmade_tables import OTHER, Files, add, known, lag, look, offset, reasons, soon
@@ -208,6 +208,16 @@ def test_failed_reads_make_nothing_read_again(in_bucket: Files, bucket: BucketSe
     bucket.take()
     assert lag(watcher) == (3, 107)
     assert bucket.take()["get"] == 1
+
+
+def test_several_patterns_over_a_folder_list_it_once_in_an_interval(
+    in_bucket: Files, bucket: BucketServer, tmp_path: Path
+) -> None:
+    found = [Discovery("orders", url(tmp_path / pattern)) for pattern in ("*", "c*")]
+    watcher = Watcher({"orders": url(in_bucket.table)}, [], found)
+    for _ in range(2):
+        assert reasons(watcher) == [None]
+    assert bucket.log.count(f"list {str(tmp_path).split('/', 2)[2]}/") == 1
 
 
 def test_name_that_a_cache_says_is_missing(in_bucket: Files, bucket: BucketServer) -> None:

@@ -500,7 +500,7 @@ def test_consumers_stay_while_nobody_can_list_them(
     ]
 
 
-def test_folders_of_the_same_name_and_one_list_for_several_patterns(files: Files, tmp_path: Path) -> None:
+def test_folders_of_the_same_name(files: Files, tmp_path: Path) -> None:
     for place in ("a/fraud", "b/fraud", "a/search"):
         shutil.copytree(files.checkpoint, tmp_path / place)
     found = [Discovery("orders", files.locate(tmp_path / pattern)) for pattern in ("a/*", "a/f*", "b/*")]
