@@ -125,7 +125,15 @@ def test_both_kinds_of_folder_answer_alike(bucket: BucketServer, tmp_path: Path)
         assert [type(answer) for answer in answers] == [store.File, FileNotFoundError]
         lines: list[bytes] = []
         ask(folder.read_lines("lines", lines.append))
-        assert [line.rstrip(b"\n")[:2] for line in lines] == [b"1", b"22", b"3", b"4"]
+        assert [(line[:1], len(line.rstrip())) for line in lines] == [
+            (b"1", 1),
+            (b"2", 2 * store.PART),
+            (b"3", 1),
+            (b"4", 1),
+        ]
+        assert sum(request.endswith("/lines") for request in bucket.log) == (
+            0 if folder.is_local else 1 + 3
+        )  # in parts
         (tmp_path / "09.json").write_text("replaced")
         assert [new == old for new, old in zip(ask(folder.tags(["08.json", "09.json"])), tags, strict=False)] == [1, 0]
         with pytest.raises(FileNotFoundError):
