@@ -69,6 +69,7 @@ class Folder(ABC):
         is_local: whether it is on a disk, where to look costs nothing, but may hang.
     """
 
+    __slots__ = ()
     is_local: bool
 
     @abstractmethod
@@ -173,6 +174,7 @@ def printable(name: str) -> str:
 class LocalFolder(Folder):
     """A folder of the operating system."""
 
+    __slots__ = ("_path",)
     is_local = True
 
     def __init__(self, path: str) -> None:
@@ -294,6 +296,7 @@ _bucket = cache(_Bucket)
 class ObjectFolder(Folder):
     """A prefix in a bucket."""
 
+    __slots__ = ("_bucket", "_path", "_time_limit")
     is_local = False
 
     def __init__(self, bucket: _Bucket, path: str, time_limit: float | None) -> None:

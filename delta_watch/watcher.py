@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 TIME_LIMIT = 10.0  # seconds
 DISCOVERY_INTERVAL = 300.0  # seconds
+TABLES_AT_ONCE = 256  # so that what waits for its turn takes no memory
 # The reasons why a folder that matches a pattern is no consumer of the table.
 NO_CONSUMER = ("missing", "not_delta", "wrong_table")
 # If a table has new commits, read the positions and the head again. Only a head that did not move gives a true lag.
@@ -398,7 +399,13 @@ class _Round:
 
     async def run(self) -> None:
         await self._watcher.search_lakes()
-        await asyncio.gather(*map(self._look_at, self._watcher.tables))
+        tables = iter(self._watcher.tables)
+
+        async def look_at_some() -> None:
+            for table in tables:
+                await self._look_at(table)
+
+        await asyncio.gather(*(look_at_some() for _ in range(TABLES_AT_ONCE)))
 
     async def _look_at(self, table: str) -> None:
         not_listed = await self._watcher.search(table)
