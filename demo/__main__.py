@@ -164,6 +164,9 @@ def main() -> None:
         running = running_seconds(story.look(), time.time())
         print("\nA killed consumer pushes nothing: its gauge looks like that of an idle one.")
         print(f"The watcher sees a batch that was planned {running:.1f} s ago and has not ended.")
+        command = [sys.executable, "-m", "delta_watch", "--once", f"{folder}/warehouse"]
+        print("\n$ delta-watch --once warehouse")
+        print(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout, end="")
     print(f"\nDone in {time.monotonic() - begin:.0f} s. The stack is stopped, and nothing is left running.")
 
 

@@ -75,6 +75,8 @@ def test_demo_to_its_end_shows_every_state_and_stops_its_stack() -> None:
         (["9", "6", "3", "3"], rows[8][1]),
     ]
     assert re.search(r"a batch that was planned \d+\.\d s ago and has not ended", done.stdout)
+    (once,) = re.findall(r"^checkpoints/visits_consumer  visits .*$", done.stdout, re.MULTILINE)
+    assert once.split()[2:5] == ["9", "6", "3"]
     assert all(map(is_closed, addresses(done.stdout)))
 
 
