@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from os import SEEK_END
 from typing import IO, Any
 
-from arro3.core import Array, struct_field
+from arro3.core import Array, RecordBatchReader, struct_field
 from arro3.io import read_parquet
 from msgspec import convert
 
@@ -37,17 +37,23 @@ def parquet_actions(file: IO[bytes]) -> Iterator[Action]:
     Raises:
         Exception: it is not valid Parquet.
     """
-    file.seek(-len(MAGIC), SEEK_END)
-    if file.read() != MAGIC:  # the library would panic
-        raise ValueError("it is not complete")
-    file.seek(0)
-    for batch in read_parquet(file):
+    for batch in _batches(file):
         for kind in FIELDS.keys() & set(batch.schema.names):
             columns = {path: _column(batch[kind], path) for path in FIELDS[kind]}
             known = {path[0]: _values(path, column) for path, column in columns.items() if column is not None}
             for values in zip(*known.values(), strict=True):
                 if values[0] is not None:
                     yield convert({kind: dict(zip(known, values, strict=True))}, Action)
+
+
+def _batches(file: IO[bytes]) -> RecordBatchReader:
+    if file.seek(0, SEEK_END) < len(MAGIC) or file.seek(-len(MAGIC), SEEK_END) < 0 or file.read() != MAGIC:
+        raise ValueError("it is not complete")
+    file.seek(0)
+    try:
+        return read_parquet(file)
+    except BaseException as error:  # of a damaged footer: the library panics
+        raise ValueError(str(error)) from None
 
 
 def _values(path: tuple[str, ...], column: Array) -> list[Any]:

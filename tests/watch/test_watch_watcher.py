@@ -364,6 +364,23 @@ def test_hole_in_the_log_is_no_head(files: Files) -> None:
     assert lag(files.watcher()) == (11, 3)
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR", b"PAR1 damaged PAR1", b"{}"])
+def test_damaged_checkpoint_below_an_initial_snapshot(files: Files, content: bytes) -> None:
+    """The versions stay known, and a consumer that has left its initial snapshot is not affected."""
+    files.read(1, offset(4, 2, initial=True))
+    files.commit_path(0).unlink()
+    damaged = files.log / f"{3:020d}.checkpoint.parquet"
+    damaged.write_bytes(content)
+    files.checksum(6)
+    state = look(files.watcher())
+    assert state.backlog
+    assert (state.backlog.versions, state.backlog.amount) == (7, None)
+    assert state.error
+    assert str(state.error).startswith(f"{files.locate(files.log)}/{damaged.name} cannot be read (")
+    files.read(2, offset(5))
+    assert lag(files.watcher()) == (4, 2)
+
+
 def test_garbage_below_an_initial_snapshot(files: Files) -> None:
     files.read(1, offset(4, 2, initial=True))
     watcher = files.watcher()
