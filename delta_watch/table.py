@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from .catalog import Answer
 from .checkpoint import PASSING, RARE
 from .commits import (
     Checksum,
@@ -35,6 +36,8 @@ class _Known:
     metadata: Metadata | None = None
     metadata_at: int = -1  # the version up to which that is certain
     is_catalog_managed: bool | None = None
+    ratified: int = -1  # the last version by the catalog
+    staged: dict[int, str] = field(default_factory=dict)  # files of ratified commits, in the log's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class Table:
 
     @property
     def last(self) -> int:
-        """The last version in the log, as it was found last."""
-        return self._found.head
+        """The last version as it was found last: in the log, or ratified by the catalog."""
+        return max(self._found.head, self._found.ratified)
 
     async def find_head(self) -> bool:
         """Find the last version.
@@ -92,6 +95,13 @@ class Table:
         self._known = await self._first_look()
         return True
 
+    def ratify(self, answer: Answer) -> bool:
+        """Take what a catalog has said before `find_head`. Return whether the last version has changed."""
+        known, last = self._found, self.last
+        known.ratified = -1 if answer.latest_table_version is None else answer.latest_table_version
+        known.staged = {commit.version: f"_staged_commits/{commit.file_name}" for commit in answer.commits}
+        return self.last != last
+
     async def list_head(self) -> bool:
         """Find the last version by a listing: names may be known as missing for a while. Return whether it changed."""
         known = self._found
@@ -105,14 +115,15 @@ class Table:
 
     async def head(self) -> Head:
         """Return the head that was found last."""
-        known = self._found
+        last = self.last
         try:
-            timestamp = (await self.commits(known.head, known.head))[known.head].timestamp
+            timestamp = (await self.commits(last, last))[last].timestamp
         except WatchError as error:
             if error.reason in PASSING:
                 raise
             timestamp = None
-        return Head(known.head, timestamp, known.metadata.retention if known.metadata else None)
+        metadata = self._found.metadata
+        return Head(last, timestamp, metadata.retention if metadata else None)
 
     async def commits(self, first: int, last: int) -> dict[int, Commit]:
         """Return these commits, by version.
@@ -178,7 +189,7 @@ class Table:
         """Forget the commits before this version and the other snapshots: no consumer needs them."""
         known = self._found
         if min(known.commits, default=first) < first:
-            known.commits = {v: commit for v, commit in known.commits.items() if v >= first or v == known.head}
+            known.commits = {v: commit for v, commit in known.commits.items() if v >= first or v == self.last}
         for version in known.snapshots.keys() - snapshots:
             del known.snapshots[version]
 
@@ -218,6 +229,8 @@ class Table:
         if commit_name(version) in await self._log.names(f"{version:020d}", f"{version:020d}:"):
             return WatchError("store", f"{self._log}/{commit_name(version)} is listed, but cannot be read; wait")
         known = self._found
+        if version > known.head:
+            return WatchError("store", f"version {version} of {self.folder} is ratified, but cannot be read; wait")
         known.commits = {v: commit for v, commit in known.commits.items() if v > version}
         return WatchError(
             "log_cleaned",
@@ -226,14 +239,15 @@ class Table:
         )
 
     async def _read_commit(self, version: int) -> Commit:
-        parser = CommitParser()
+        parser, known, name = CommitParser(), self._found, commit_name(version)
         try:
-            commit = parser.commit(await self._log.read_lines(commit_name(version), parser.add_line))
+            if version > known.head:
+                name = known.staged.get(version, name)
+            commit = parser.commit(await self._log.read_lines(name, parser.add_line))
         except WatchError as error:
             if error.reason in PASSING:
                 raise
-            raise WatchError(error.reason, f"{self._log}/{commit_name(version)} {error}") from None
-        known = self._found
+            raise WatchError(error.reason, f"{self._log}/{name} {error}") from None
         if commit.metadata and version > known.metadata_at:
             known.metadata, known.metadata_at = commit.metadata, version
         return commit
