@@ -115,7 +115,10 @@ class Lags:
             commits = await self.table.commits(first, last)  # also to see whether the log still has them
             if (backlog := self._backlogs.get((found, reads))) is None:
                 snapshots = {}
-                for version in {position.version for position in found if not position.in_commits}:
+                initial = {position.version for position in found if not position.in_commits}
+                for version in initial:
+                    if version > last:  # not published yet
+                        continue
                     snapshots[version] = await self.table.snapshot(version)
                     try:
                         commits |= await self.table.commits(version, version)

@@ -157,7 +157,7 @@ class Table:
         """Return the files of the table at a version, or None if its log no longer has them."""
         snapshots = self._found.snapshots
         if version not in snapshots:
-            snapshots[version] = await read_snapshot(self._log, version)
+            snapshots[version] = await read_snapshot(self._log, version, self._file_name)
         return snapshots[version]
 
     async def id(self, wanted: set[str]) -> str | None:
@@ -238,11 +238,14 @@ class Table:
             "new checkpoint",
         )
 
+    def _file_name(self, version: int) -> str:
+        """Return where a commit is in the log's folder."""
+        known, name = self._found, commit_name(version)
+        return known.staged.get(version, name) if version > known.head else name
+
     async def _read_commit(self, version: int) -> Commit:
-        parser, known, name = CommitParser(), self._found, commit_name(version)
+        parser, known, name = CommitParser(), self._found, self._file_name(version)
         try:
-            if version > known.head:
-                name = known.staged.get(version, name)
             commit = parser.commit(await self._log.read_lines(name, parser.add_line))
         except WatchError as error:
             if error.reason in PASSING:

@@ -13,7 +13,7 @@ from delta_watch.table import Head
 from delta_watch.watcher import Consumer, Watcher
 from tests.helpers.bucket_server import url
 from tests.helpers.catalog_server import NAME, PATH, Catalog
-from tests.helpers.handmade_tables import OTHER, Files, known, lag, offset, reasons
+from tests.helpers.handmade_tables import ID, OTHER, Files, known, lag, metadata, offset, reasons
 from tests.helpers.http_servers import serve
 
 import pytest
@@ -69,12 +69,22 @@ def test_staged_commits_count_and_only_those_that_are_ratified(
     path = files.log / "_staged_commits" / catalog.staged[8]
     time: Any = pytest.approx(path.stat().st_mtime, abs=1)
     assert backlog == Backlog(7, 1, time, Amount(1, 100, 1), 0)
-    assert watcher.states[0].head == Head(8, backlog.since)
+    assert watcher.states[0].head == Head(8, backlog.since, 30 * 86400)
     files.append(7, 8)  # published, and the catalog does not know yet
     assert lag(watcher) == (7, 1)
     files.append(9, 9)
     assert lag(watcher) == (7, 2)
     assert error(watcher) is None
+
+
+def test_initial_snapshot_of_a_staged_version(files: Files, catalog: Catalog) -> None:
+    files.commit(0, metadata(ID), {"protocol": PROTOCOL})
+    catalog.last, catalog.staged = 7, {7: files.stage(7)}
+    files.read(1, offset(7, 2, initial=True))
+    backlog = known(files.watcher())
+    assert (backlog.versions, backlog.amount) == (8, None)
+    backlog = known(watch(files, catalog))
+    assert (backlog.versions, backlog.amount) == (8, Amount(4, 400, 4))
 
 
 def test_one_request_in_each_round(files: Files, catalog: Catalog) -> None:
