@@ -2,7 +2,7 @@
 
 import re
 from functools import cache
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
@@ -109,7 +109,7 @@ async def _ask(table: CatalogTable, limit: float) -> Answer:
         raise _refusal(table, error.code) from None
     except MsgspecError as error:
         raise WatchError("catalog", f"the answer of {_name(table)} cannot be understood ({error})") from None
-    except (OSError, HTTPException) as error:
+    except Exception as error:  # an unforeseen error costs what only the catalog knows, not the watcher
         raise _silence(table, getattr(error, "reason", error)) from None
     for commit in answer.commits:
         if not STAGED.fullmatch(commit.file_name):  # else it could be anywhere

@@ -194,6 +194,8 @@ def test_hanging_catalog_costs_its_own_time_only(
         assert lag(watcher) == (3, 3)
         sentence = f"the catalog {catalog.url}, asked for {NAME}, does not answer (timed out); check the server"
         assert error(watcher) == ("catalog", sentence)
+        assert watcher.last_round
+        assert watcher.last_round.seconds < 10
         released.set()
 
 
