@@ -4,13 +4,14 @@ import re
 from functools import cache
 from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from msgspec import MsgspecError, Struct, json
 
+from .commits import Ratified
 from .discovery import Text
 from .errors import WatchError
 from .threads import Threads, TimedOut
@@ -36,9 +37,14 @@ class CatalogTable(Struct, frozen=True, forbid_unknown_fields=True):
     token_file: Text | None = None
 
 
-class Commit(Struct, rename="kebab"):
-    """A ratified commit: its version, and the name of its file in `_staged_commits`."""
+class Answer(NamedTuple):
+    """What a catalog says of a table: where it is, and what was committed."""
 
+    location: str
+    ratified: Ratified
+
+
+class _Commit(Struct, rename="kebab"):
     version: int
     file_name: str
 
@@ -47,23 +53,10 @@ class _Metadata(Struct):
     location: str
 
 
-class Answer(Struct, rename="kebab"):
-    """What a catalog says of a table.
-
-    Args:
-        metadata: where the table is.
-        latest_table_version: the last ratified version; None if the catalog does not manage the table's commits.
-        commits: the ratified commits that may not be in the log yet.
-    """
-
+class _Table(Struct, rename="kebab"):
     metadata: _Metadata
-    latest_table_version: int | None = None
-    commits: list[Commit] = []
-
-    @property
-    def location(self) -> str:
-        """Where the table is."""
-        return self.metadata.location
+    latest_table_version: int | None = None  # if it manages the table's commits
+    commits: list[_Commit] = []
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -104,17 +97,19 @@ async def _ask(table: CatalogTable, limit: float) -> Answer:
         request.add_header("Authorization", f"Bearer {_read_token(Path(table.token_file))}")
     try:
         with _opener.open(request, timeout=limit) as response:
-            answer = json.decode(response.read(), type=Answer)
+            found = json.decode(response.read(), type=_Table)
     except HTTPError as error:
         raise _refusal(table, error.code) from None
     except MsgspecError as error:
         raise WatchError("catalog", f"the answer of {_name(table)} cannot be understood ({error})") from None
     except Exception as error:  # an unforeseen error costs what only the catalog knows, not the watcher
         raise _silence(table, getattr(error, "reason", error)) from None
-    for commit in answer.commits:
+    for commit in found.commits:
         if not STAGED.fullmatch(commit.file_name):  # else it could be anywhere
             raise WatchError("catalog", f"{_name(table)} names {commit.file_name!r}, which is no staged commit")
-    return answer
+    last = -1 if found.latest_table_version is None else found.latest_table_version
+    files = {commit.version: f"_staged_commits/{commit.file_name}" for commit in found.commits}
+    return Answer(found.metadata.location, Ratified(last, files))
 
 
 def _silence(table: CatalogTable, reason: object) -> WatchError:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .backlog import NOTHING, Backlog, Reads, unread
-from .catalog import Answer
+from .commits import Ratified
 from .errors import WatchError
 from .offsets import Batch, Position, positions, table_ids
 from .store import Folder
@@ -32,22 +32,22 @@ class Lags:
         return await self.table.id(wanted)
 
     async def find(
-        self, consumers: Mapping[str, tuple[Batch | None, Reads]], answer: Answer | None = None
+        self, consumers: Mapping[str, tuple[Batch | None, Reads]], ratified: Ratified | None = None
     ) -> tuple[bool, Head, dict[str, Lag]]:
         """Return whether the head of the table has moved, the head, and the lag of each consumer.
 
         Args:
             consumers: the last finished batch of each one, read before this; None if it is unknown, and what it does
                 with commits that remove rows.
-            answer: what the table's catalog has said after that, if it was asked.
+            ratified: what the table's catalog has said after that, if it has.
 
         Raises:
             WatchError: the table cannot be read.
         """
         table = self.table
         moved = await table.find_head()
-        if answer:
-            moved = table.ratify(answer) or moved
+        if ratified:
+            moved = table.ratify(ratified) or moved
         lags: dict[str, Lag] = {}
         found: dict[str, tuple[Position, ...]] = {}
         for key, (batch, _) in consumers.items():

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .catalog import Answer
 from .checkpoint import PASSING, RARE
 from .commits import (
     Checksum,
@@ -12,6 +11,7 @@ from .commits import (
     CommitParser,
     Files,
     Metadata,
+    Ratified,
     checkpoint_version,
     commit_name,
     commit_version,
@@ -36,8 +36,7 @@ class _Known:
     metadata: Metadata | None = None
     metadata_at: int = -1  # the version up to which that is certain
     is_catalog_managed: bool | None = None
-    ratified: int = -1  # the last version by the catalog
-    staged: dict[int, str] = field(default_factory=dict)  # files of ratified commits, in the log's folder
+    ratified: Ratified = field(default_factory=Ratified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Table:
     @property
     def last(self) -> int:
         """The last version as it was found last: in the log, or ratified by the catalog."""
-        return max(self._found.head, self._found.ratified)
+        return max(self._found.head, self._found.ratified.last)
 
     async def find_head(self) -> bool:
         """Find the last version.
@@ -95,11 +94,9 @@ class Table:
         self._known = await self._first_look()
         return True
 
-    def ratify(self, answer: Answer) -> bool:
+    def ratify(self, ratified: Ratified) -> bool:
         """Take what a catalog has said before `find_head`. Return whether the last version has changed."""
-        known, last = self._found, self.last
-        known.ratified = -1 if answer.latest_table_version is None else answer.latest_table_version
-        known.staged = {commit.version: f"_staged_commits/{commit.file_name}" for commit in answer.commits}
+        last, self._found.ratified = self.last, ratified
         return self.last != last
 
     async def list_head(self) -> bool:
@@ -241,7 +238,7 @@ class Table:
     def _file_name(self, version: int) -> str:
         """Return where a commit is in the log's folder."""
         known, name = self._found, commit_name(version)
-        return known.staged.get(version, name) if version > known.head else name
+        return known.ratified.files.get(version, name) if version > known.head else name
 
     async def _read_commit(self, version: int) -> Commit:
         parser, known, name = CommitParser(), self._found, self._file_name(version)

@@ -483,7 +483,7 @@ class _Round:
         }
         found: tuple[bool, Head, dict[str, Lag]] | WatchError
         if lags:
-            finding = lags.find(batches, None if isinstance(answer, WatchError) else answer)
+            finding = lags.find(batches, answer.ratified if isinstance(answer, Answer) else None)
             found = await watcher.call("the table", name, lags.table.folder, finding, watcher.time_limit)
         else:
             assert isinstance(answer, WatchError)
