@@ -83,4 +83,4 @@ class Catalog:
 
 
 def _error(kind: str, code: int, message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "code": code}}
+    return {"error": {"message": message, "type": kind, "code": code, "stack": None}}

@@ -150,6 +150,8 @@ def test_what_a_catalog_has_said_stays_while_it_says_nothing(files: Files, catal
     assert lag(watcher) == (3, 4)
     catalog.status = 500
     assert known(watcher).amount == Amount(4, 400, 4)
+    assert (head := watcher.states[0].head)
+    assert head.version == 7
 
 
 @DISK
