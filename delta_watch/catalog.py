@@ -103,7 +103,8 @@ async def _ask(table: CatalogTable, limit: float) -> Answer:
     except MsgspecError as error:
         raise WatchError("catalog", f"the answer of {_name(table)} cannot be understood ({error})") from None
     except Exception as error:  # an unforeseen error costs what only the catalog knows, not the watcher
-        raise _silence(table, getattr(error, "reason", error)) from None
+        cause = getattr(error, "reason", error)
+        raise _silence(table, str(getattr(cause, "strerror", None) or cause).lower()) from None
     for commit in found.commits:
         if not STAGED.fullmatch(commit.file_name):  # else it could be anywhere
             raise WatchError("catalog", f"{_name(table)} names {commit.file_name!r}, which is no staged commit")

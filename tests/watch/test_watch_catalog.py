@@ -155,6 +155,17 @@ def test_what_a_catalog_has_said_stays_while_it_says_nothing(files: Files, catal
 
 
 @DISK
+def test_catalog_that_is_down(files: Files) -> None:
+    catalog = Catalog(None)
+    with catalog.serve():
+        pass
+    watcher = watch(files, catalog, str(files.table))
+    assert lag(watcher) == (3, 3)
+    sentence = f"the catalog {catalog.url}, asked for {NAME}, does not answer (connection refused); check the server"
+    assert error(watcher) == ("catalog", sentence)
+
+
+@DISK
 def test_unknown_location_is_the_consumers_reason(files: Files, catalog: Catalog) -> None:
     catalog.status = 500
     watcher = watch(files, catalog)
