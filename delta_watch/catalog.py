@@ -1,6 +1,7 @@
 """Ask a Unity Catalog server where a table is, and which of its commits are ratified, but not in the log yet."""
 
 import re
+import time
 from functools import cache
 from http.client import HTTPMessage
 from pathlib import Path
@@ -17,6 +18,7 @@ from .errors import WatchError
 from .threads import Threads, TimedOut
 
 TIME_LIMIT = 5.0  # seconds for a request, which usually takes milliseconds
+PAUSE = 10.0  # seconds in which nobody waits for a server that has not answered
 API = "api/2.1/unity-catalog/delta/v1"
 STAGED = re.compile(r"\d{20}\.[\w-]+\.json")
 
@@ -68,6 +70,7 @@ class _NoRedirects(HTTPRedirectHandler):
 
 _opener = build_opener(_NoRedirects)
 _threads = cache(lambda server: Threads())  # of each server: one that hangs holds up no other
+_silent_until: dict[str, float] = {}  # by server
 
 
 async def ask(table: CatalogTable, place: str, time_limit: float | None) -> Answer:
@@ -83,9 +86,12 @@ async def ask(table: CatalogTable, place: str, time_limit: float | None) -> Answ
             (`catalog_unknown`).
     """
     limit = min(time_limit or TIME_LIMIT, TIME_LIMIT)
+    if time.monotonic() < _silent_until.get(table.catalog, 0):
+        raise _silence(table, "timed out")
     try:
         return await _threads(table.catalog).run(place, _ask(table, limit), limit)
     except TimedOut:
+        _silent_until[table.catalog] = time.monotonic() + PAUSE
         raise _silence(table, "timed out") from None
 
 
@@ -104,6 +110,8 @@ async def _ask(table: CatalogTable, limit: float) -> Answer:
         raise WatchError("catalog", f"the answer of {_name(table)} cannot be understood ({error})") from None
     except Exception as error:  # an unforeseen error costs what only the catalog knows, not the watcher
         cause = getattr(error, "reason", error)
+        if isinstance(cause, TimeoutError):
+            raise TimedOut from None
         raise _silence(table, str(getattr(cause, "strerror", None) or cause).lower()) from None
     for commit in found.commits:
         if not STAGED.fullmatch(commit.file_name):  # else it could be anywhere

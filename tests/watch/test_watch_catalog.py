@@ -193,9 +193,10 @@ def test_hanging_catalog_costs_its_own_time_only(
     files: Files, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, sends: bytes
 ) -> None:
     monkeypatch.setattr(catalog_module, "TIME_LIMIT", 0.3)
-    released = Event()
+    released, requests = Event(), list[str]()
 
     def hang(request: BaseHTTPRequestHandler) -> None:
+        requests.append(request.path)
         request.send_response(200)
         request.end_headers()
         while not released.wait(0.05):
@@ -209,6 +210,9 @@ def test_hanging_catalog_costs_its_own_time_only(
         assert error(watcher) == ("catalog", sentence)
         assert watcher.last_round
         assert watcher.last_round.seconds < 10
+        assert lag(watcher) == (3, 3)
+        assert error(watcher) == ("catalog", sentence)
+        assert requests == [PATH]  # nobody else waits for it
         released.set()
 
 
