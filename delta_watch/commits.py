@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +61,19 @@ class Commit:
     rewrites: bool
     metadata: "Metadata | None"
     protocol: "Protocol | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratified:
+    """What a catalog has ratified.
+
+    Args:
+        last: the last version; −1 if the catalog does not manage the table's commits.
+        files: in the log's folder, by version, of the commits that may not be published there yet.
+    """
+
+    last: int = -1
+    files: Mapping[int, str] = field(default_factory=dict)
 
 
 class _Vector(Struct):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, NoReturn, get_args
 from zlib import crc32
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, field, toml
+from msgspec import DecodeError, Meta, Struct, ValidationError, convert, field, toml
 from msgspec.structs import replace
 
 from .backlog import Reads
+from .catalog import CatalogTable
 from .errors import DeltaWatchError
 from .exporter import Server
 from .lake import Lake
@@ -30,7 +31,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             the default, with which a single look waits for everything.
         discovery_interval: seconds between two looks for consumers.
         web: how to serve the metrics.
-        tables: path or URL of each table by its name.
+        tables: path or URL of each table by its name, or where to ask its catalog.
         consumers: the consumers with a name.
         discoveries: where to look for more.
         lakes: where to look for tables and for their consumers.
@@ -42,14 +43,21 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     time_limit: Seconds | None = None
     discovery_interval: Annotated[float, Meta(ge=0, lt=1e9)] = DISCOVERY_INTERVAL
     web: Server = Server()
-    tables: dict[str, Text] = {}
+    tables: dict[str, Text | CatalogTable] = {}
     consumers: tuple[Consumer, ...] = field(default=(), name="consumer")
     discoveries: tuple[Discovery, ...] = field(default=(), name="discover")
     lakes: tuple[Lake, ...] = field(default=(), name="lake")
     stale_after: Seconds | None = None
 
 
-SECTIONS = {"": Config, "web": Server, "consumer": Consumer, "discover": Discovery, "lake": Lake}
+SECTIONS = {
+    "": Config,
+    "web": Server,
+    "tables": CatalogTable,
+    "consumer": Consumer,
+    "discover": Discovery,
+    "lake": Lake,
+}
 # What to say where msgspec expected this.
 EXPECTED = {
     "str": '{key} must be non-empty text; write {key} = "…"',
@@ -137,7 +145,7 @@ class _File:
 
     def config(self) -> Config:
         config = self._decode()
-        tables = {name: self._location(location, f"tables.{name}") for name, location in config.tables.items()}
+        tables = {name: self._table(table, f"tables.{name}") for name, table in config.tables.items()}
         sections: dict[str, Consumer | Discovery] = {f"consumer[{n}]": each for n, each in enumerate(config.consumers)}
         sections |= {f"discover[{n}]": each for n, each in enumerate(config.discoveries)}
         for place, section in sections.items():
@@ -186,21 +194,42 @@ class _File:
 
     def _explain(self, problem: str, place: str) -> NoReturn:
         """Report what msgspec says of a place, such as "Expected `str`, got `int`"."""
-        section, index, key = re.findall(r"(\w*)(\[\d+\])?\.?(\w*)", place)[0]
+        if place.startswith("tables[...]"):  # msgspec does not say which
+            place = place.replace("[...]", f".{self._wrong_table()}")
+        section, index, key = re.findall(r"(\w*)(\[\d+\])?\.?(.*)", place)[0]
+        key = key.rpartition(".")[2]
         if missing := re.match(r"Object .*(unknown|missing).* field `(.*)`", problem):
             known = SECTIONS[section].__struct_encode_fields__
             close = get_close_matches(missing[2], known, 1)
             advice = f"perhaps it is {close[0]}" if close else f"use {', '.join(known)}"
-            what = {"unknown": f"unknown; {advice}", "missing": f"missing in [[{section}]]; add it"}[missing[1]]
+            header = f"[{place}]" if section == "tables" else f"[[{section}]]"
+            what = {"unknown": f"unknown; {advice}", "missing": f"missing in {header}; add it"}[missing[1]]
             self._fail(f"the key {missing[2]} is {what}", f"{place}.{missing[2]}".lstrip("."))
-        if place == "tables[...]":  # msgspec does not say which
-            tables = toml.decode(self._text)["tables"]
-            key = next(name for name, value in tables.items() if not isinstance(value, str) or not value.strip())
-            place = f"tables.{key}"
         expected = re.match(r"Expected `(\w+)", problem)
         kind = "array" if index and not key else expected[1] if expected else "enum"
         message = EXPECTED.get(key) or EXPECTED[kind]
         self._fail(message.format(key=key or section), place)
+
+    def _wrong_table(self) -> str:
+        for name, table in toml.decode(self._text)["tables"].items():
+            try:
+                convert(table, Text | CatalogTable)
+            except ValidationError:
+                return str(name)
+        return ""
+
+    def _table(self, table: str | CatalogTable, place: str) -> str | CatalogTable:
+        if isinstance(table, str):
+            return self._location(table, place)
+        if not re.fullmatch(r"https?://[^\s/?#@]+[^\s?#@]*", table.catalog):
+            self._fail("catalog must be the server's URL, such as https://unity.example.com", f"{place}.catalog")
+        if not re.fullmatch(r"[^.]+\.[^.]+\.[^.]+", table.name):
+            self._fail("name must be catalog.schema.table", f"{place}.name")
+        if table.location:
+            table = replace(table, location=self._location(table.location, f"{place}.location"))
+        if table.token_file:
+            table = replace(table, token_file=self._secret(table.token_file, f"{place}.token_file"))
+        return table
 
     def _location(self, location: str, place: str) -> str:
         try:
@@ -217,21 +246,25 @@ class _File:
                     self._fail(f"{key} needs {needed} too", f"web.{key}")
         for key in ("certificate", "private_key", "password_file"):
             if name := getattr(web, key):
-                path = self._path.parent / name
-                try:
-                    if not _read(path, f"{key} {path}").rstrip("\n"):
-                        raise DeltaWatchError(f"{key} {path} is empty; check its path")
-                except DeltaWatchError as error:
-                    self._fail(str(error), f"web.{key}")
-                web = replace(web, **{key: str(path)})
+                web = replace(web, **{key: self._secret(name, f"web.{key}")})
         return web
+
+    def _secret(self, name: str, place: str) -> str:
+        """Return the path of a file that must not be empty."""
+        path, key = self._path.parent / name, place.rpartition(".")[2]
+        try:
+            if not _read(path, f"{key} {path}").rstrip("\n"):
+                raise DeltaWatchError(f"{key} {path} is empty; check its path")
+        except DeltaWatchError as error:
+            self._fail(str(error), place)
+        return str(path)
 
     def _fail(self, message: str, place: str) -> NoReturn:
         """Report a mistake with its line, or with that of its section."""
         lines, count, section = {"": 1}, Counter[str](), ""
         for number, line in enumerate(self._text.splitlines(), 1):
-            if header := re.match(r"\s*(\[+)\s*(\w+)\s*\]", line):
-                section = f"{header[2]}[{count[header[2]]}]" if header[1] == "[[" else header[2]
+            if header := re.match(r"\s*(\[+)\s*([^\[\]]+?)\s*\]", line):
+                section = f"{header[2]}[{count[header[2]]}]" if header[1] == "[[" else re.sub("['\"]", "", header[2])
                 count[header[2]] += 1
                 lines.setdefault(header[2], number)
                 lines[section] = number

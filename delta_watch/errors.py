@@ -14,6 +14,10 @@ Reason = Literal[
     "unknown_offset",
     "log_cleaned",
     "missing",
+    "catalog",
+    "catalog_denied",
+    "catalog_unknown",
+    "catalog_location",
     "timeout",
     "store",
 ]

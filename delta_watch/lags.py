@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .backlog import NOTHING, Backlog, Reads, unread
+from .commits import Ratified
 from .errors import WatchError
 from .offsets import Batch, Position, positions, table_ids
 from .store import Folder
@@ -30,18 +31,23 @@ class Lags:
             self._backlogs.clear()
         return await self.table.id(wanted)
 
-    async def find(self, consumers: Mapping[str, tuple[Batch | None, Reads]]) -> tuple[bool, Head, dict[str, Lag]]:
+    async def find(
+        self, consumers: Mapping[str, tuple[Batch | None, Reads]], ratified: Ratified | None = None
+    ) -> tuple[bool, Head, dict[str, Lag]]:
         """Return whether the head of the table has moved, the head, and the lag of each consumer.
 
         Args:
             consumers: the last finished batch of each one, read before this; None if it is unknown, and what it does
                 with commits that remove rows.
+            ratified: what the table's catalog has said after that, if it has.
 
         Raises:
             WatchError: the table cannot be read.
         """
         table = self.table
         moved = await table.find_head()
+        if ratified:
+            moved = table.ratify(ratified) or moved
         lags: dict[str, Lag] = {}
         found: dict[str, tuple[Position, ...]] = {}
         for key, (batch, _) in consumers.items():
@@ -109,7 +115,10 @@ class Lags:
             commits = await self.table.commits(first, last)  # also to see whether the log still has them
             if (backlog := self._backlogs.get((found, reads))) is None:
                 snapshots = {}
-                for version in {position.version for position in found if not position.in_commits}:
+                initial = {position.version for position in found if not position.in_commits}
+                for version in initial:
+                    if version > last:  # not published yet
+                        continue
                     snapshots[version] = await self.table.snapshot(version)
                     try:
                         commits |= await self.table.commits(version, version)

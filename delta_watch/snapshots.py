@@ -6,7 +6,7 @@ Both are read from the newest to the oldest: what is said of a file first, holds
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -40,7 +40,7 @@ async def find_checkpoint(log: Folder, last: int) -> LogCheckpoint | None:
     return max(complete, default=None)
 
 
-async def read_snapshot(log: Folder, version: int) -> Files | None:
+async def read_snapshot(log: Folder, version: int, file_name: Callable[[int], str] = commit_name) -> Files | None:
     """Return the files of a table at a version in the order of the initial snapshot.
 
     Returns:
@@ -54,7 +54,7 @@ async def read_snapshot(log: Folder, version: int) -> Files | None:
 
     async def read(commit: int) -> "_Changes":
         changes = _Changes()
-        await log.read_lines(commit_name(commit), changes.add_line)
+        await log.read_lines(file_name(commit), changes.add_line)
         return changes
 
     first = checkpoint.version + 1 if checkpoint else 0
@@ -64,7 +64,7 @@ async def read_snapshot(log: Folder, version: int) -> Files | None:
             if isinstance(changes, FileNotFoundError):
                 return None
             if isinstance(changes, WatchError) and changes.reason not in PASSING:
-                raise WatchError(changes.reason, f"{log}/{commit_name(commit)} {changes}")
+                raise WatchError(changes.reason, f"{log}/{file_name(commit)} {changes}")
             if isinstance(changes, BaseException):
                 raise changes
             snapshot.add_commit(changes)

@@ -11,6 +11,7 @@ from .commits import (
     CommitParser,
     Files,
     Metadata,
+    Ratified,
     checkpoint_version,
     commit_name,
     commit_version,
@@ -35,6 +36,7 @@ class _Known:
     metadata: Metadata | None = None
     metadata_at: int = -1  # the version up to which that is certain
     is_catalog_managed: bool | None = None
+    ratified: Ratified = field(default_factory=Ratified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ class Table:
 
     @property
     def last(self) -> int:
-        """The last version in the log, as it was found last."""
-        return self._found.head
+        """The last version as it was found last: in the log, or ratified by the catalog."""
+        return max(self._found.head, self._found.ratified.last)
 
     async def find_head(self) -> bool:
         """Find the last version.
@@ -92,6 +94,11 @@ class Table:
         self._known = await self._first_look()
         return True
 
+    def ratify(self, ratified: Ratified) -> bool:
+        """Take what a catalog has said before `find_head`. Return whether the last version has changed."""
+        last, self._found.ratified = self.last, ratified
+        return self.last != last
+
     async def list_head(self) -> bool:
         """Find the last version by a listing: names may be known as missing for a while. Return whether it changed."""
         known = self._found
@@ -105,14 +112,15 @@ class Table:
 
     async def head(self) -> Head:
         """Return the head that was found last."""
-        known = self._found
+        last = self.last
         try:
-            timestamp = (await self.commits(known.head, known.head))[known.head].timestamp
+            timestamp = (await self.commits(last, last))[last].timestamp
         except WatchError as error:
             if error.reason in PASSING:
                 raise
             timestamp = None
-        return Head(known.head, timestamp, known.metadata.retention if known.metadata else None)
+        metadata = self._found.metadata
+        return Head(last, timestamp, metadata.retention if metadata else None)
 
     async def commits(self, first: int, last: int) -> dict[int, Commit]:
         """Return these commits, by version.
@@ -146,7 +154,7 @@ class Table:
         """Return the files of the table at a version, or None if its log no longer has them."""
         snapshots = self._found.snapshots
         if version not in snapshots:
-            snapshots[version] = await read_snapshot(self._log, version)
+            snapshots[version] = await read_snapshot(self._log, version, self._file_name)
         return snapshots[version]
 
     async def id(self, wanted: set[str]) -> str | None:
@@ -178,7 +186,7 @@ class Table:
         """Forget the commits before this version and the other snapshots: no consumer needs them."""
         known = self._found
         if min(known.commits, default=first) < first:
-            known.commits = {v: commit for v, commit in known.commits.items() if v >= first or v == known.head}
+            known.commits = {v: commit for v, commit in known.commits.items() if v >= first or v == self.last}
         for version in known.snapshots.keys() - snapshots:
             del known.snapshots[version]
 
@@ -218,6 +226,8 @@ class Table:
         if commit_name(version) in await self._log.names(f"{version:020d}", f"{version:020d}:"):
             return WatchError("store", f"{self._log}/{commit_name(version)} is listed, but cannot be read; wait")
         known = self._found
+        if version > known.head:
+            return WatchError("store", f"version {version} of {self.folder} is ratified, but cannot be read; wait")
         known.commits = {v: commit for v, commit in known.commits.items() if v > version}
         return WatchError(
             "log_cleaned",
@@ -225,15 +235,19 @@ class Table:
             "new checkpoint",
         )
 
+    def _file_name(self, version: int) -> str:
+        """Return where a commit is in the log's folder."""
+        known, name = self._found, commit_name(version)
+        return known.ratified.files.get(version, name) if version > known.head else name
+
     async def _read_commit(self, version: int) -> Commit:
-        parser = CommitParser()
+        parser, known, name = CommitParser(), self._found, self._file_name(version)
         try:
-            commit = parser.commit(await self._log.read_lines(commit_name(version), parser.add_line))
+            commit = parser.commit(await self._log.read_lines(name, parser.add_line))
         except WatchError as error:
             if error.reason in PASSING:
                 raise
-            raise WatchError(error.reason, f"{self._log}/{commit_name(version)} {error}") from None
-        known = self._found
+            raise WatchError(error.reason, f"{self._log}/{name} {error}") from None
         if commit.metadata and version > known.metadata_at:
             known.metadata, known.metadata_at = commit.metadata, version
         return commit

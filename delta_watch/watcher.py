@@ -12,13 +12,14 @@ from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .backlog import Backlog
+from .catalog import Answer, CatalogTable, ask
 from .checkpoint import Checkpoint, Progress
 from .discovery import Consumer as Consumer
 from .discovery import Discovery as Discovery
 from .discovery import Text as Text
 from .discovery import find_consumers
-from .errors import Reason, WatchError
-from .lags import Lags
+from .errors import DeltaWatchError, Reason, WatchError
+from .lags import Lag, Lags
 from .lake import Found, Lake, consumers_of, lake_path, table_name, walk
 from .offsets import Batch, table_ids
 from .store import Folder, open_folder, printable
@@ -68,7 +69,7 @@ class Watcher:
     """Find the lags of consumers. One thread calls `run_round`; any other may read the results.
 
     Args:
-        tables: path or URL of each table by its name.
+        tables: path or URL of each table by its name, or where to ask its catalog.
         consumers: the consumers; each pair of table and name once.
         discoveries: where to look for more consumers.
         time_limit: seconds until a table or checkpoint that does not answer is given up until the next round; None to
@@ -86,7 +87,7 @@ class Watcher:
 
     def __init__(
         self,
-        tables: Mapping[str, str],
+        tables: Mapping[str, str | CatalogTable],
         consumers: Iterable[Consumer],
         discoveries: Iterable[Discovery] = (),
         time_limit: float | None = TIME_LIMIT,
@@ -97,7 +98,11 @@ class Watcher:
         report: Callable[[str], None] = logger.warning,
     ) -> None:
         self.time_limit, self._discovery_interval, self._report = time_limit, discovery_interval, report
-        self.tables = {name: Lags(self._open(location)) for name, location in tables.items() if is_ours(name)}
+        self._catalogs = {
+            name: each for name, each in tables.items() if isinstance(each, CatalogTable) and is_ours(name)
+        }
+        located = {name: each.location if isinstance(each, CatalogTable) else each for name, each in tables.items()}
+        self.tables = {name: Lags(self._open(place)) for name, place in located.items() if place and is_ours(name)}
         self._configured_tables = self.tables
         self._is_ours, self._stale_after = is_ours, stale_after
         self.discoveries = tuple(discoveries)
@@ -126,9 +131,14 @@ class Watcher:
         self._waiting_for: dict[str, None] = {}  # in this order
 
     @property
+    def names(self) -> list[str]:
+        """The names of all tables, also of those of which a catalog has not said yet where they are."""
+        return [*self.tables, *(name for name in self._catalogs if name not in self.tables)]
+
+    @property
     def states(self) -> list[TableState]:
         """What the last round has found out about each table. A table that was not looked at yet is missing."""
-        return [self._states[name] for name in self.tables if name in self._states]
+        return [self._states[name] for name in self.names if name in self._states]
 
     def run_round(self) -> None:
         """Look at everything once. The results of a table are there as soon as it was looked at."""
@@ -141,7 +151,7 @@ class Watcher:
             except StillWaiting:
                 first, *others = [*self._waiting_for] or ["an answer"]
                 self._report(f"Waiting for {first}{f' and {len(others)} more' if others else ''} …")
-        used = {consumer.checkpoint for table in self.tables for consumer in self.consumers(table)} | self._candidates()
+        used = {consumer.checkpoint for table in self.names for consumer in self.consumers(table)} | self._candidates()
         self._checkpoints = {location: known for location, known in self._checkpoints.items() if location in used}
         self.last_round = FinishedRound(time.time(), time.monotonic() - start)
 
@@ -177,6 +187,32 @@ class Watcher:
         for search in self._searches[table]:
             await self._advance(search)
         return next((search.problem for search in self._searches[table] if search.problem), None)
+
+    async def ask_catalog(self, name: str) -> Answer | WatchError | None:
+        """Return what the catalog of a table says, or why it does not; None if the table has none.
+
+        If only the catalog knows where the table is, the table is there from now on.
+        """
+        if (table := self._catalogs.get(name)) is None:
+            return None
+        try:
+            answer = await ask(table, name, self.time_limit)
+            folder, known = self._open(answer.location), self.tables.get(name)
+            if known is None or str(known.table.folder) != str(folder):
+                if table.location:
+                    raise WatchError(
+                        "catalog_location",
+                        f"the catalog {table.catalog} has the table {table.name} at {folder}; correct location or name",
+                    )
+                found = {name: Lags(folder)}
+                self.tables, self._configured_tables = self.tables | found, self._configured_tables | found
+                for search in self._lakes:  # some of its consumers may be there
+                    search.is_new = True
+        except WatchError as error:
+            return error
+        except DeltaWatchError as error:
+            return WatchError("catalog_location", f"the catalog has the table {table.name} elsewhere: {error}")
+        return answer
 
     async def search_lakes(self) -> None:
         """Look for tables and consumers in the lakes if it is time to. What is late counts from the next round on."""
@@ -399,7 +435,7 @@ class _Round:
 
     async def run(self) -> None:
         await self._watcher.search_lakes()
-        tables = iter(self._watcher.tables)
+        tables = iter(self._watcher.names)
 
         async def look_at_some() -> None:
             for table in tables:
@@ -408,14 +444,16 @@ class _Round:
         await asyncio.gather(*(look_at_some() for _ in range(TABLES_AT_ONCE)))
 
     async def _look_at(self, table: str) -> None:
-        not_listed = await self._watcher.search(table)
+        not_listed, not_said = await self._watcher.search(table), None
         for attempt in range(ATTEMPTS):
             consumers = self._watcher.consumers(table)
             progress = await asyncio.gather(*(self._progress(consumer.checkpoint) for consumer in consumers))
-            moved, state = await self._state(table, dict(zip(consumers, progress, strict=True)))
+            answer = await self._watcher.ask_catalog(table) if attempt == 0 else None
+            not_said = answer if isinstance(answer, WatchError) else not_said
+            moved, state = await self._state(table, dict(zip(consumers, progress, strict=True)), answer)
             if not (moved and state.consumers) or attempt == ATTEMPTS - 1:
                 break
-        self._watcher.publish(replace(state, error=not_listed) if not_listed and not state.error else state)
+        self._watcher.publish(replace(state, error=state.error or not_said or not_listed))
 
     def _progress(self, location: str) -> "asyncio.Task[Progress | WatchError]":
         """Read a checkpoint, unless another table is waiting for it too."""
@@ -431,9 +469,11 @@ class _Round:
             reading.add_done_callback(lambda _: self._reading.pop(location))
         return reading
 
-    async def _state(self, name: str, progress: dict[Consumer, Progress | WatchError]) -> tuple[bool, TableState]:
+    async def _state(
+        self, name: str, progress: dict[Consumer, Progress | WatchError], answer: Answer | WatchError | None
+    ) -> tuple[bool, TableState]:
         """Return whether the head of a table has moved, and what is known of the table."""
-        watcher, lags = self._watcher, self._watcher.tables[name]
+        watcher, lags = self._watcher, self._watcher.tables.get(name)
         batches = {
             consumer.name: (
                 each.last if isinstance(each, Progress) and isinstance(each.last, Batch) else None,
@@ -441,7 +481,13 @@ class _Round:
             )
             for consumer, each in progress.items()
         }
-        found = await watcher.call("the table", name, lags.table.folder, lags.find(batches), watcher.time_limit)
+        found: tuple[bool, Head, dict[str, Lag]] | WatchError
+        if lags:
+            finding = lags.find(batches, answer.ratified if isinstance(answer, Answer) else None)
+            found = await watcher.call("the table", name, lags.table.folder, finding, watcher.time_limit)
+        else:
+            assert isinstance(answer, WatchError)
+            found = answer
         states, error = [], found if isinstance(found, WatchError) else None
         for consumer, each in progress.items():
             if isinstance(each, WatchError):

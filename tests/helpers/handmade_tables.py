@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 from delta_watch.backlog import Backlog
 from delta_watch.checkpoint import RARE
@@ -114,6 +115,13 @@ class Files:
         temporary = self.log / f".{version}.tmp"
         temporary.write_text(commit_text([info, *actions]))
         temporary.rename(self.commit_path(version))
+
+    def stage(self, version: int) -> str:
+        """Append a row of 100 bytes in a commit that a catalog has not published, and return the name of its file."""
+        self.append(version, version)
+        folder = self.log / "_staged_commits"
+        folder.mkdir(exist_ok=True)
+        return self.commit_path(version).rename(folder / f"{version:020d}.{uuid4()}.json").name
 
     def append(self, first: int, last: int) -> None:
         """Append a row of 100 bytes in each of these versions."""

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from delta_watch.catalog import CatalogTable
 from delta_watch.config import SECTIONS, Config, read_config, shard
 from delta_watch.errors import DeltaWatchError
 from delta_watch.exporter import Server
@@ -12,6 +13,10 @@ from demo.stack import ROOT
 import pytest
 
 CONSUMER = '[[consumer]]\nname = "fraud"\ntable = "/data/orders"\ncheckpoint = "/checkpoints/fraud"\n'
+
+CATALOG = '[tables."orders"]\ncatalog = "https://host"\nname = "a.b.c"\n'
+URL = "catalog must be the server's URL, such as https://unity.example.com"
+NO_SUPPORT = "there is no support for {}:; use a local path, file: or one of s3://, gs://, az://, abfss://"
 
 
 def read(folder: Path, text: str) -> Config:
@@ -40,6 +45,7 @@ def test_least(tmp_path: Path) -> None:
 def test_everything(tmp_path: Path) -> None:
     for name, text in (("tls.crt", "c"), ("tls.key", "k"), ("password", "sécret\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")
+    clicks = CatalogTable("https://unity.example.com", "main.web.clicks", f"{tmp_path}/clicks", f"{tmp_path}/password")
     config = read(
         tmp_path,
         """
@@ -59,6 +65,12 @@ def test_everything(tmp_path: Path) -> None:
         orders = "s3a://lake/orders 2/%20"
         "my visits" = "visits"
 
+        [tables.clicks]
+        catalog = "https://unity.example.com"
+        name = "main.web.clicks"
+        location = "clicks"
+        token_file = "password"
+
         [[consumer]]
         name = "fraud"
         table = "orders"
@@ -75,7 +87,7 @@ def test_everything(tmp_path: Path) -> None:
         reads = "rewrites"
         """,
     )
-    assert config.tables == {"orders": "s3a://lake/orders 2/%20", "my visits": f"{tmp_path}/visits"}
+    assert config.tables == {"orders": "s3a://lake/orders 2/%20", "my visits": f"{tmp_path}/visits", "clicks": clicks}
     assert config.consumers == (Consumer("fraud", "orders", "file:/checkpoints/fraud", "change_feed"),)
     assert config.discoveries == (
         Discovery("my visits", f"{tmp_path}/jobs/*/checkpoint"),
@@ -124,8 +136,7 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
         (CONSUMER + CONSUMER, "line 6: /data/orders has two consumers with the name fraud; rename one"),
         (
             CONSUMER.replace("/data", "hdfs://data"),
-            "line 3: table: there is no support for hdfs:; use a local path, file: or one of s3://, gs://, az://, "
-            "abfss://",
+            f"line 3: table: {NO_SUPPORT.format('hdfs')}",
         ),
         (CONSUMER + 'reads = "all"', "line 5: reads must be one of appends, rewrites, change_feed"),
         ("interval = 0\n" + CONSUMER, "line 1: interval must be a number of seconds above 0"),
@@ -161,7 +172,18 @@ def test_table_that_nobody_reads(tmp_path: Path) -> None:
         ('[[lake]]\npath = "/lake"\ndepth = -1', "line 3: depth must be a whole number from 0 to 65535"),
         (
             '[[lake]]\npath = "hdfs:/lake"',
-            "line 2: path: there is no support for hdfs:; use a local path, file: or one of s3://, gs://, az://, abfss://",
+            f"line 2: path: {NO_SUPPORT.format('hdfs')}",
+        ),
+        (CATALOG.replace("https", "ftp"), f"line 2: {URL}"),
+        (CATALOG.replace("://", "://user:password@"), f"line 2: {URL}"),
+        (CATALOG.replace("a.b.c", "b.c"), "line 3: name must be catalog.schema.table"),
+        (CATALOG + 'location = "dbfs:/t"', f"line 4: orders.location: {NO_SUPPORT.format('dbfs')}"),
+        (CATALOG + 'tokens = "t"', "line 4: the key tokens is unknown; perhaps it is token_file"),
+        (CATALOG + "location = 1", 'line 4: location must be non-empty text; write location = "…"'),
+        ("[tables.orders]\n" + 'name = "a.b.c"', "line 1: the key catalog is missing in [tables.orders]; add it"),
+        (
+            '[tables]\nclicks = "/c"\n' + 'orders = { catalog = "https://host", name = "orders" }',
+            "line 3: name must be catalog.schema.table",
         ),
         (CONSUMER.replace("/data/", ""), "line 3: orders is not in [tables]; write ./orders if it is a folder"),
     ],
@@ -176,6 +198,13 @@ def test_line_is_that_of_the_right_section(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (CONSUMER + '[web]\nusername = "a"\npassword_file = "secret"', "line 7: password_file"),
+        (CATALOG + 'token_file = "secret"', "line 4: token_file"),
+    ],
+)
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (None, "cannot be read (no such file or directory); check its path"),
@@ -183,11 +212,10 @@ def test_line_is_that_of_the_right_section(tmp_path: Path) -> None:
         (b"\xff", "is not UTF-8 text; save it as that"),
     ],
 )
-def test_file_of_the_web_section(tmp_path: Path, content: bytes | None, problem: str) -> None:
+def test_file_with_a_secret(tmp_path: Path, content: bytes | None, problem: str, text: str, key: str) -> None:
     if content is not None:
-        (tmp_path / "password").write_bytes(content)
-    text = CONSUMER + '[web]\nusername = "a"\npassword_file = "password"'
-    assert mistake(tmp_path, text) == f"line 7: password_file {tmp_path}/password {problem}"
+        (tmp_path / "secret").write_bytes(content)
+    assert mistake(tmp_path, text) == f"{key} {tmp_path}/secret {problem}"
 
 
 def test_file_that_is_missing_or_no_text(tmp_path: Path) -> None:

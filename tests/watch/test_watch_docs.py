@@ -34,7 +34,10 @@ def test_all_alerts_say_what_is_wrong_why_it_matters_and_what_to_do() -> None:
 
 
 def test_configuration_on_the_page_is_valid(tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    block, table = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "unity-token").write_text("token")
+    (tmp_path / "table.toml").write_text(table)
+    assert list(read_config(tmp_path / "table.toml").tables) == ["orders"]
     (tmp_path / "watch.toml").write_text(block)
     config = read_config(tmp_path / "watch.toml")
     used = {consumer.table for consumer in config.consumers} | {discovery.table for discovery in config.discoveries}
