@@ -108,12 +108,13 @@ def _summary(config: Config) -> str:
 
 def _once(watcher: Watcher, output: str) -> int:
     watcher.run_round()
-    if watcher.problems and not watcher.states:
-        raise watcher.problems[0]
+    problems = list(filter(None, watcher.inventory.problems.values()))
+    if problems and not watcher.states:
+        raise problems[0]
     found = list(lags(watcher.states, time.time()))
     sys.stdout.write(f"{format_json(found) if output == 'json' else format_table(found)}\n")
-    discovered = {discovery.table for discovery in watcher.discoveries}
-    return 0 if is_known(watcher.states, discovered) and not watcher.problems else UNKNOWN
+    discovered = {discovery.table for discovery in watcher.inventory.discoveries}
+    return 0 if is_known(watcher.states, discovered) and not problems else UNKNOWN
 
 
 def _watch(watcher: Watcher, config: Config, options: argparse.Namespace) -> NoReturn:

@@ -121,9 +121,9 @@ class WatcherCollector(Collector):
         yield costs
         searches = CounterMetricFamily(*SEARCHES, labels=["result"])
         for result in ("success", "error"):
-            searches.add_metric([result], self.watcher.searches[result])
+            searches.add_metric([result], self.watcher.inventory.searches[result])
         yield searches
-        yield GaugeMetricFamily(*UNMATCHED, len(self.watcher.unmatched))
+        yield GaugeMetricFamily(*UNMATCHED, len(self.watcher.inventory.unmatched))
         yield CounterMetricFamily(*ROUNDS, self.rounds)
         if last := self.watcher.last_round:
             yield GaugeMetricFamily(*DURATION, last.seconds)

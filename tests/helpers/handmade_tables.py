@@ -147,7 +147,7 @@ class Files:
 
 def before_the_head(patch: pytest.MonkeyPatch, watcher: Watcher, action: Callable[[], object]) -> None:
     """Do this each time after the watcher has read the checkpoints and before it finds the head."""
-    table = watcher.tables["orders"].table
+    table = watcher.inventory.tables["orders"].table
     find_head = table.find_head
     patch.setattr(table, "find_head", lambda: (action(), find_head())[1])
 

@@ -53,8 +53,7 @@ def answers(now: float, rounds: int = 1, more: Iterable[TableState] = ()) -> Wat
         ],
         errors={VISITS: Counter({("lost", "corrupt"): rounds})},
         last_round=FinishedRound(now, 0.25),
-        searches=Counter(success=rounds),
-        unmatched={},
+        inventory=SimpleNamespace(searches=Counter(success=rounds), unmatched={}),
     )
     collector = WatcherCollector(watcher, clock=lambda: now)
     collector.rounds = rounds

@@ -153,7 +153,8 @@ def test_unknown_is_absent(files: Files, watcher: Watcher, reason: str, names: t
 
 def test_table_that_is_no_table(tmp_path: Path) -> None:
     watcher = Watcher({"none": str(tmp_path / "none")}, [])
-    assert {name for name, _ in collected(watcher)} == BEFORE_ROUNDS
+    requests = {"delta_watch_store_requests_total"}  # of other tests
+    assert {name for name, _ in collected(watcher)} - requests == BEFORE_ROUNDS
     watcher.run_round()
     values = collected(watcher)
     assert values["delta_watch_errors_total", (("consumer", ""), ("reason", "not_a_table"), ("table", "none"))] == 1

@@ -73,7 +73,7 @@ def test_consumers_come_and_go_without_a_restart(files: Files) -> None:
     assert lags(watched) == {("table", "checkpoint"): 3, ("table", "jobs/both"): 1}
     files.append(7, 7)
     assert lags(watched) == {("table", "checkpoint"): 4, ("table", "jobs/both"): 2}
-    assert watched.unmatched == {files.locate(root / "jobs" / "both"): {OTHER}}
+    assert watched.inventory.unmatched == {files.locate(root / "jobs" / "both"): {OTHER}}
 
 
 def test_query_whose_table_is_not_found_is_reported_once(files: Files) -> None:
@@ -149,7 +149,7 @@ def test_folder_that_cannot_be_listed(files: Files, monkeypatch: pytest.MonkeyPa
     reported: list[str] = []
     watched = watcher(files.locate(files.table.parent), reported=reported)
     assert lags(watched) == lags(watched) == {("table", "checkpoint"): 3}
-    assert [problem.reason for problem in watched.problems] == ["permission"]
+    assert [problem.reason for problem in watched.inventory.problems.values() if problem] == ["permission"]
     assert len(reported) == 1
     monkeypatch.undo()
 

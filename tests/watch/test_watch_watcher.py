@@ -170,7 +170,7 @@ def test_commits_that_nobody_needs_any_more_are_forgotten(files: Files) -> None:
     look(watcher)
     files.read(1, offset(7))
     look(watcher)
-    table = watcher.tables["orders"].table._known
+    table = watcher.inventory.tables["orders"].table._known
     assert table
     assert table.commits.keys() == {6}
 
@@ -410,7 +410,7 @@ def test_deleted_batch_that_was_just_listed(files: Files, monkeypatch: pytest.Mo
 
 def test_unforeseen_error_ends_no_round(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = files.watcher()
-    monkeypatch.setattr(watcher.tables["orders"].table, "find_head", lambda: 1 / 0)
+    monkeypatch.setattr(watcher.inventory.tables["orders"].table, "find_head", lambda: 1 / 0)
     error = look(watcher).error
     assert str(error) == "the table orders cannot be understood (ZeroDivisionError: division by zero)"
 
@@ -546,7 +546,7 @@ def test_consumers_that_are_found_late_are_kept(files: Files, tmp_path: Path, mo
     shutil.copytree(files.checkpoint, tmp_path / "jobs" / "fraud")
     discovery = Discovery("orders", files.locate(tmp_path / "jobs/*"))
     watcher = Watcher({"orders": files.locate(files.table)}, [], [discovery], time_limit=0.5)
-    released, kind = Event(), type(watcher.tables["orders"].table.folder)
+    released, kind = Event(), type(watcher.inventory.tables["orders"].table.folder)
     folders = kind.folders
 
     async def slow(self: Any, paths: Sequence[str]) -> list[list[str]]:
