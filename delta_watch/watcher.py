@@ -226,9 +226,9 @@ class _Round:
         if lags:
             finding = lags.find(batches, answer.ratified if isinstance(answer, Answer) else None)
             found = await watcher.calls.run("the table", name, lags.table.folder, finding)
-        else:
-            assert isinstance(answer, WatchError)
-            found = answer
+        is_gone = not lags or (isinstance(found, WatchError) and found.reason == "not_a_table")
+        if is_gone and isinstance(answer, WatchError):
+            found = answer  # it says more
         states, error = [], found if isinstance(found, WatchError) else None
         for consumer, each in progress.items():
             if isinstance(each, WatchError):

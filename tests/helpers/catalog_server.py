@@ -10,6 +10,11 @@ from tests.helpers.http_servers import serve
 
 PATH = "/api/2.1/unity-catalog/delta/v1/catalogs/unity/schemas/default/tables/orders"
 NAME = "unity.default.orders"
+UNAUTHENTICATED = {
+    "error_code": "UNAUTHENTICATED",
+    "details": [{"reason": "UNAUTHENTICATED", "@type": "google.rpc.ErrorInfo"}],
+    "message": "Invalid access token.",
+}
 
 
 class Catalog:
@@ -45,7 +50,7 @@ class Catalog:
         if self.status:
             status, body = self.status, _error("InternalException", self.status, "Internal error")
         elif self.token and request.headers["Authorization"] != f"Bearer {self.token}":
-            status, body = 401, _error("NotAuthorizedException", 401, "No authorization found.")
+            status, body = 401, UNAUTHENTICATED
         elif self.location is None or request.path != PATH:
             status, body = 404, _error("NoSuchTableException", 404, f"Table not found: {NAME}")
         else:

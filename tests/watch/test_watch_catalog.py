@@ -155,6 +155,15 @@ def test_what_a_catalog_has_said_stays_while_it_says_nothing(files: Files, catal
 
 
 @DISK
+def test_table_that_is_gone_has_the_reason_of_its_catalog(files: Files, catalog: Catalog, tmp_path: Path) -> None:
+    watcher = watch(files, catalog, str(files.table))
+    files.table.rename(tmp_path / "elsewhere")
+    assert reasons(watcher) == ["not_a_table"]
+    catalog.location = str(tmp_path / "elsewhere")
+    assert reasons(watcher) == ["catalog_location"]
+
+
+@DISK
 def test_catalog_that_is_down(files: Files) -> None:
     catalog = Catalog(None)
     with catalog.serve():
