@@ -23,6 +23,7 @@ RATES = (
     "Since the last batch: A",
     "Requests and rounds: requests",
     "Requests and rounds: rounds",
+    "Requests and rounds: searches",
 )
 
 
@@ -74,6 +75,8 @@ def test_queries_of_the_dashboard_return_what_its_panels_promise(watched: Stack)
         "Batches: A": [0.0, 0.0],
         "Requests and rounds: requests": [True],
         "Requests and rounds: rounds": [True],
+        "Requests and rounds: searches": [False, True],
+        "Queries without a table: A": [0.0],
         "Configuration: A": [1.0],
         "Since the configuration was read: A": [True],
         "Backlog in bytes: A": [0.0, 4096.0],
