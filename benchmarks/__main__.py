@@ -14,6 +14,7 @@ from pathlib import Path
 from tutorial.script import run
 
 from benchmarks.fast_start_measures import what_each_measure_gains
+from benchmarks.lakes import a_lake
 from benchmarks.long_histories import long_histories
 from benchmarks.many_consumers import many_consumers
 from benchmarks.measuring import RUNS
@@ -32,7 +33,7 @@ PARTS = {
     part.__name__: part
     for part in (
         *(a_round, what_each_measure_gains, long_histories, many_consumers),
-        *(the_watcher, the_watcher_in_a_bucket),
+        *(the_watcher, the_watcher_in_a_bucket, a_lake),
     )
 }
 

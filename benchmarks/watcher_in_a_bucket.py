@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -34,17 +36,24 @@ with BucketServer(delay={DELAY}).running() as server:
 """
 
 
-def the_watcher_in_a_bucket(folder: Path, settings: Settings) -> str:
-    """Watch more and more consumers of more and more tables."""
-    originals = [make_pair(folder / f"{lag} behind", SHORT, lag) for lag in (0, BEHIND)]
+@contextmanager
+def bucket_server(settings: Settings) -> Iterator[Settings]:
+    """Serve the disk as buckets, and yield the settings with which a watcher uses them."""
     command = [sys.executable, "-c", SERVER]
-    rows, growth = [], []
     with subprocess.Popen(
         command, env=os.environ | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout
         login = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "a", "AWS_REGION": "us-east-1"}
-        endpoint = {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT": server.stdout.readline().strip()}
+        yield {**settings, **login, "AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT": server.stdout.readline().strip()}
+        server.terminate()
+
+
+def the_watcher_in_a_bucket(folder: Path, settings: Settings) -> str:
+    """Watch more and more consumers of more and more tables."""
+    originals = [make_pair(folder / f"{lag} behind", SHORT, lag) for lag in (0, BEHIND)]
+    rows, growth = [], []
+    with bucket_server(settings) as variables:
         for consumers in CONSUMERS:
             progress(f"Watcher in a bucket: {consumers:,} consumers …")
             here = folder / str(consumers)
@@ -54,8 +63,9 @@ def the_watcher_in_a_bucket(folder: Path, settings: Settings) -> str:
                     shutil.copytree(originals[0] / "table", place / "table", copy_function=shutil.copyfile)
                 (place / f"{number % OF_A_TABLE}").symlink_to(originals[number % 2] / "checkpoint")
             watching = [sys.executable, "-m", "benchmarks.watcher_in_a_bucket", str(here)]
-            variables = os.environ | settings | login | endpoint
-            done = subprocess.run(watching, env=variables, stdout=subprocess.PIPE, timeout=LIMIT, check=True)
+            done = subprocess.run(
+                watching, env=os.environ | variables, stdout=subprocess.PIPE, timeout=LIMIT, check=True
+            )
             first, quiet, memory, heads, dollars, lag = json.loads(done.stdout)
             if lag != consumers // 2 * BEHIND:
                 raise LagDetectorError(f"the watcher found lags of {lag} versions in {here}")
@@ -64,7 +74,6 @@ def the_watcher_in_a_bucket(folder: Path, settings: Settings) -> str:
                 f"{consumers:,} | {consumers // OF_A_TABLE:,} | {heads:,} | {dollars:,.2f} | {first:.1f} | {quiet:.2f} "
                 f"| {memory:.0f}"
             )
-        server.terminate()
     return (
         f"{OF_A_TABLE} consumers of each table. Every second one is {BEHIND} versions behind. An S3 server on loopback "
         f"answers each request after {DELAY * 1e3:.0f} ms, and shares the two cores. The first round is single. "

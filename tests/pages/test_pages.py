@@ -143,5 +143,5 @@ def test_results_of_benchmarks_have_the_headings_and_columns_that_make_bench_wri
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "table"
         if isinstance(call.args[0], ast.Constant)
     ]
-    assert len(headers) == 5
+    assert len(headers) == 6
     assert [header for header in headers if f"\n| {header} |\n" not in results] == []
