@@ -24,7 +24,8 @@ from demo.stack import COMPRESSED, LAG, REAL, ROOT, Stack, last_line, wait_for
 from lag_detector.errors import LagDetectorError
 
 QUERIES = (WRITER_VERSION, READER_VERSION, LAG)
-STATES = {"inactive": "Normal", "pending": "Pending", "firing": "Firing"}
+# Prometheus 3 does not know the state before it has evaluated the rule once.
+STATES = {"unknown": "-", "inactive": "Normal", "pending": "Pending", "firing": "Firing"}
 SCRIPT_LIMIT = 180.0
 ALERT_LIMIT = 300.0
 
