@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from .backlog import Backlog
 from .errors import Reason, WatchError
 from .table import Head
 from .watcher import ConsumerState, TableState
@@ -83,7 +84,7 @@ def _why(error: WatchError | None) -> dict[str, Any]:
 
 
 def is_known(states: Iterable[TableState], discovered: Collection[str] = ()) -> bool:
-    """Return whether all lags are known, and each discovery has found a consumer.
+    """Return whether each part of all lags is known, and each discovery has found a consumer.
 
     Args:
         states: what is known of the tables.
@@ -91,10 +92,17 @@ def is_known(states: Iterable[TableState], discovered: Collection[str] = ()) -> 
     """
     return all(
         not table.error
-        and not any(state.error for state in table.consumers)
+        and all(not state.error and _is_whole(state.backlog) for state in table.consumers)
         and (table.consumers or table.name not in discovered)
         for table in states
     )
+
+
+def _is_whole(backlog: Backlog | None) -> bool:
+    """Return whether no part of a lag is unknown."""
+    if backlog is None or backlog.amount is None or backlog.amount.rows is None:
+        return False
+    return backlog.versions == 0 or backlog.since is not None
 
 
 def lag_seconds(state: ConsumerState, now: float) -> float | None:

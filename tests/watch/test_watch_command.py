@@ -98,6 +98,17 @@ def test_once_prints_json(files: Files) -> None:
     assert lost == {**dict.fromkeys(fraud), "lag_seconds": None, **known}
 
 
+def test_unknown_part_of_a_lag_is_exit_code_2(files: Files) -> None:
+    assert run(config(files), "--once").returncode == 0
+    files.commit(7, add("7.parquet", rows=None))
+    assert run(config(files), "--once").returncode == 2
+    files.read(1, offset(4, 2, initial=True))
+    files.checksum(7)
+    files.commit_path(0).unlink()
+    done = run(config(files), "--once")
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 def test_check(files: Files) -> None:
     done = run(config(files), "--check")
     assert (done.returncode, done.stderr) == (0, "")
