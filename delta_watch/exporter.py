@@ -51,7 +51,7 @@ CONSUMER_GAUGES = {
 }
 ERRORS = "delta_watch_errors_total", "Rounds that did not find the lag, by reason"
 REQUESTS = "delta_watch_store_requests_total", "Requests to object stores, by operation"
-ROUNDS = "delta_watch_rounds_total", "Finished rounds, each of which also looks for new consumers"
+ROUNDS = "delta_watch_rounds_total", "Finished rounds"
 SEARCHES = "delta_watch_discoveries_total", "Looks for tables and consumers, by result"
 UNMATCHED = "delta_watch_unmatched_checkpoints", "Checkpoints in lakes whose table was not found"
 DURATION = "delta_watch_round_duration_seconds", "How long the last round took"

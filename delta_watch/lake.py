@@ -1,4 +1,4 @@
-"""Find the tables in a lake and the checkpoints of streaming queries, and match both by the tables' ids."""
+"""Find the tables in a lake and the checkpoints of streaming queries."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -54,8 +54,9 @@ async def walk(folder: Folder, lake: Lake, known: Collection[str] = ()) -> Found
         following: list[str] = []
         found.checkpoints += [path for path in level if path in known]
         # A link may lead to a folder that was listed already, even to one above it.
-        level = [path for path in level if path not in known and folder.real(path) not in entered]
-        entered |= set(map(folder.real, level))
+        real = {path: folder.real(path) for path in level if path not in known}
+        level = [path for path in real if real[path] not in entered]
+        entered |= {*real.values()}
 
         async def names(path: str) -> list[str]:
             (listed,) = await folder.folders([path])

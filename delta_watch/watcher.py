@@ -121,8 +121,9 @@ class Watcher:
                 first, *others = [*self.calls.waiting_for] or ["an answer"]
                 self._report(f"Waiting for {first}{f' and {len(others)} more' if others else ''} …")
         self.inventory.forget()
+        names = {*self.inventory.names, ""}
         for known in (self._states, self.errors, self._reported):
-            for name in known.keys() - {*self.inventory.names, ""}:
+            for name in known.keys() - names:
                 del known[name]
         self.last_round = FinishedRound(time.time(), time.monotonic() - start)
 

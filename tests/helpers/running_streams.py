@@ -62,11 +62,6 @@ def read_v2_stream(lake: Lake, path: str, **options: str) -> DataFrame:
     return lake.spark.readStream.options(**options).table(f"delta.`{path}`")
 
 
-def read_by_source(lake: Lake, path: str, v2: bool) -> DataFrame:
-    """Read a table by Delta's DSv2 source, or by its classic one."""
-    return read_v2_stream(lake, path) if v2 else lake.spark.readStream.format("delta").load(path)
-
-
 def assert_reads_v2(query: StreamingQuery, sources: int) -> None:
     """Check that DSv2 has read each source, so that no test silently covers the classic source instead."""
     assert query.lastProgress is not None

@@ -17,8 +17,8 @@ from tests.helpers.delta_tables import Lake
 from tests.helpers.http_servers import receive, serve, serve_codes
 from tests.helpers.running_streams import (
     assert_reads_v2,
-    read_by_source,
     read_stream,
+    read_v2_stream,
     running_query,
     v2_enabled,
 )
@@ -83,7 +83,7 @@ def test_listener_of_query_pushes_the_version_of_each_table(
     reports: list[str] = []
     rate = lake.spark.readStream.format("rate").load().writeStream.format("noop").start()
     with v2_enabled(lake.spark, v2):
-        streams = [read_by_source(lake, f"{lake.folder}/{name}", v2) for name in names]
+        streams = [(read_v2_stream if v2 else read_stream)(lake, f"{lake.folder}/{name}") for name in names]
         with running_query(lake, streams[0].union(streams[1])) as query:
             gateway = Pushgateway(pushgateway_url)
             lake.spark.streams.addListener(

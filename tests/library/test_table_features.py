@@ -14,7 +14,6 @@ from tests.helpers.delta_tables import Lake
 from tests.helpers.running_streams import (
     V2_MODE,
     assert_reads_v2,
-    read_by_source,
     read_stream,
     read_v2_stream,
     run_to_end,
@@ -140,7 +139,8 @@ def test_last_read_version_of_two_tables_is_the_version_of_each(lake: Lake, v2: 
     orders, refunds, other = lake.create("orders"), lake.create("refunds"), lake.create("other")
     lake.spark.sql(f"INSERT INTO delta.`{refunds}` VALUES (7, 7)")
     with v2_enabled(lake.spark, v2):
-        query = run_to_end(lake, read_by_source(lake, orders, v2).union(read_by_source(lake, refunds, v2)))
+        read = read_v2_stream if v2 else read_stream
+        query = run_to_end(lake, read(lake, orders).union(read(lake, refunds)))
         if v2:
             assert_reads_v2(query, sources=2)
         ids = [table_id(lake.spark, table) for table in (orders, refunds, other)]
